@@ -1,0 +1,3 @@
+//! All integration tests, one behaviour a file, against a real Postgres and a real S3 API.
+#[path = "../support/mod.rs"]
+mod support;

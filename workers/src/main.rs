@@ -1,0 +1,2 @@
+//! The binary `snapshots`.
+fn main() {}
