@@ -1,0 +1,92 @@
+//! Every path in the bucket is spelled here and nowhere else.
+//!
+//! Layout (design §5): `chunks/<aa>/<sha256>.zst` is content-addressed and shared by all snapshots; what belongs to one
+//! snapshot lies under `<network>/<id>/`; the two `latest.json` are the only objects that are ever replaced.
+
+use std::fmt;
+
+/// A key in the snapshot bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A chunk by the sha256 (64 hex digits) of its compressed bytes.
+    Chunk(String),
+    /// The archive of one snapshot.
+    Archive(SnapshotPath),
+    /// `sha256sum -c` input for the archive under its dated name.
+    Checksum(SnapshotPath),
+    /// The manifest: once it exists, the snapshot exists.
+    Manifest(SnapshotPath),
+    /// Pointer to the newest snapshot of a network.
+    Latest(String),
+    /// Pointers of all networks.
+    LatestOfAll,
+}
+
+/// What names one snapshot: its network and its id (UTC date, then `.2`, `.3` for more on one day).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SnapshotPath {
+    /// For example `mainnet`.
+    pub network: String,
+    /// For example `2026-02-05` or `2026-02-05.2`.
+    pub id: String,
+}
+
+impl SnapshotPath {
+    /// Joins network and id.
+    pub fn new(network: impl Into<String>, id: impl Into<String>) -> Self {
+        Self { network: network.into(), id: id.into() }
+    }
+
+    /// File name of the archive, as users see it after `curl -O`.
+    pub fn archive_name(&self) -> String {
+        format!("snapshot-{}.tar.zst", self.id)
+    }
+}
+
+impl fmt::Display for SnapshotPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.id)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chunk(sha256) => write!(f, "chunks/{}/{sha256}.zst", sha256.get(..2).unwrap_or_default()),
+            Self::Archive(path) => write!(f, "{path}/{}", path.archive_name()),
+            Self::Checksum(path) => write!(f, "{path}/snapshot.sha256"),
+            Self::Manifest(path) => write!(f, "{path}/manifest.json"),
+            Self::Latest(network) => write!(f, "{network}/latest.json"),
+            Self::LatestOfAll => f.write_str("latest.json"),
+        }
+    }
+}
+
+impl Key {
+    /// Media type and cache rule of the object: data objects never change, pointers do.
+    pub fn headers(&self) -> (&'static str, &'static str) {
+        const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+        match self {
+            Self::Chunk(_) | Self::Archive(_) => ("application/zstd", IMMUTABLE),
+            Self::Checksum(_) => ("text/plain; charset=utf-8", IMMUTABLE),
+            Self::Manifest(_) => ("application/json", IMMUTABLE),
+            Self::Latest(_) | Self::LatestOfAll => ("application/json", "public, max-age=60"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_the_published_layout() {
+        let path = SnapshotPath::new("mainnet", "2026-02-05.2");
+        assert_eq!(Key::Chunk("abcd".into()).to_string(), "chunks/ab/abcd.zst");
+        assert_eq!(Key::Archive(path.clone()).to_string(), "mainnet/2026-02-05.2/snapshot-2026-02-05.2.tar.zst");
+        assert_eq!(Key::Checksum(path.clone()).to_string(), "mainnet/2026-02-05.2/snapshot.sha256");
+        assert_eq!(Key::Manifest(path).to_string(), "mainnet/2026-02-05.2/manifest.json");
+        assert_eq!(Key::Latest("mainnet".into()).to_string(), "mainnet/latest.json");
+        assert_eq!(Key::LatestOfAll.to_string(), "latest.json");
+    }
+}

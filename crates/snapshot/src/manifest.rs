@@ -1,0 +1,218 @@
+//! The manifest: what a snapshot is. Written last, never changed; once it exists, the snapshot exists.
+//!
+//! It is a complete list of chunks (no delta chains) and holds every field of the product's example. JSON, snake case,
+//! fields in this order; fields of newer versions survive being read and written again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit::Audit;
+use crate::chunk::{Chunk, Heights};
+use crate::columns::TableShape;
+use crate::key::{Key, SnapshotPath};
+
+/// Version of the format this program writes.
+pub const VERSION: u32 = 1;
+
+/// One snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version, 1.
+    pub version: u32,
+    /// For example `mainnet`.
+    pub network: String,
+    /// UTC date, then `.2`, `.3` for more on one day.
+    pub snapshot_id: String,
+    /// Counts the snapshots of a network from 1; a reader that has seen a higher one is being rolled back.
+    pub sequence: u64,
+    /// Id of the snapshot before, if any.
+    pub previous: Option<String>,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// Highest block in it; `index_progress` says the same.
+    pub block_height: u64,
+    /// Hash of that block.
+    pub block_hash: String,
+    /// Time of that block, seconds since 1970.
+    pub block_time: u64,
+    /// Bitcoin height of that block.
+    pub burn_block_height: u64,
+    /// Lowest and highest block.
+    pub coverage: Heights,
+    /// How deep the highest block lay when the snapshot was cut.
+    pub finality: Finality,
+    /// Always `pg_dump_directory`.
+    pub format: String,
+    /// Always `zstd`.
+    pub compression: String,
+    /// `sha256:` + hex digest of the archive.
+    pub checksum: String,
+    /// Where the archive is.
+    pub url: String,
+    /// Size of the archive in bytes.
+    pub size_bytes: u64,
+    /// Size of the extracted directory in bytes.
+    pub raw_bytes: u64,
+    /// Rows and COPY bytes of each table.
+    pub tables: BTreeMap<String, TableTotals>,
+    /// Columns and order of each table, in load order.
+    pub shapes: Vec<TableShape>,
+    /// The `toc.dat` of the archive, stored as a chunk: the schema of `public`.
+    pub schema: SchemaObject,
+    /// Last applied migration of the original.
+    pub schema_version: Option<String>,
+    /// Program and server that made it.
+    pub producer: Producer,
+    /// Quality of the rows.
+    pub audit: Audit,
+    /// Every chunk, in load order.
+    pub chunks: Vec<Chunk>,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Rule by which the height was chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finality {
+    /// Bitcoin blocks asked for.
+    pub confirmations: u32,
+    /// Bitcoin height of the chain's tip at that moment.
+    pub burn_tip: u64,
+}
+
+/// Size of one table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableTotals {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of COPY text.
+    pub bytes: u64,
+}
+
+/// The schema section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaObject {
+    /// sha256 (hex) of the compressed `toc.dat`: its name among the chunks.
+    pub sha256: String,
+    /// sha256 (hex) of the `toc.dat`.
+    pub content_sha256: String,
+    /// Size of the `toc.dat`.
+    pub raw_bytes: u64,
+}
+
+/// What made the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Producer {
+    /// Version of this program.
+    pub version: String,
+    /// Version of the server it was cut from, for example `15.18`.
+    pub postgres: String,
+}
+
+/// Rows and bytes of each table.
+pub fn totals(chunks: &[Chunk]) -> BTreeMap<String, TableTotals> {
+    let mut totals = BTreeMap::<String, TableTotals>::new();
+    for chunk in chunks {
+        let table = totals.entry(chunk.table.clone()).or_default();
+        table.rows += chunk.rows;
+        table.bytes += chunk.raw_bytes;
+    }
+    totals
+}
+
+impl Manifest {
+    /// Where the snapshot's own objects lie.
+    pub fn path(&self) -> SnapshotPath {
+        SnapshotPath::new(&self.network, &self.snapshot_id)
+    }
+
+    /// The bytes that are published.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // A struct of strings, numbers and maps with text keys cannot fail to serialise.
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// When it is not JSON of this form, or of a later version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(bytes)?;
+        if manifest.version != VERSION {
+            return Err(ManifestError::Version { found: manifest.version });
+        }
+        Ok(manifest)
+    }
+
+    /// The pointer that says this is the newest.
+    pub fn pointer(&self, manifest_sha256: String) -> Pointer {
+        Pointer {
+            version: VERSION,
+            network: self.network.clone(),
+            snapshot_id: self.snapshot_id.clone(),
+            sequence: self.sequence,
+            created_at: self.created_at.clone(),
+            block_height: self.block_height,
+            block_hash: self.block_hash.clone(),
+            manifest: Key::Manifest(self.path()).to_string(),
+            manifest_sha256,
+            url: self.url.clone(),
+            checksum: self.checksum.clone(),
+            size_bytes: self.size_bytes,
+        }
+    }
+}
+
+/// `<network>/latest.json`: which snapshot is the newest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// Format version, 1.
+    pub version: u32,
+    /// For example `mainnet`.
+    pub network: String,
+    /// The snapshot.
+    pub snapshot_id: String,
+    /// Its sequence number; `latest` never goes backwards.
+    pub sequence: u64,
+    /// When it was cut.
+    pub created_at: String,
+    /// Its height.
+    pub block_height: u64,
+    /// Hash of its highest block.
+    pub block_hash: String,
+    /// Key of its manifest, relative to the bucket.
+    pub manifest: String,
+    /// sha256 (hex) of the manifest.
+    pub manifest_sha256: String,
+    /// Where the archive is.
+    pub url: String,
+    /// `sha256:` + hex digest of the archive.
+    pub checksum: String,
+    /// Size of the archive in bytes.
+    pub size_bytes: u64,
+}
+
+/// Root `latest.json`: the pointers of all networks in one bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointers {
+    /// By network.
+    pub networks: BTreeMap<String, Pointer>,
+}
+
+/// A manifest that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not a manifest.
+    #[error("not a snapshot manifest")]
+    Json(#[from] serde_json::Error),
+    /// Of another version.
+    #[error("the manifest is of format version {found}, this program reads version {VERSION}; use a newer program")]
+    Version {
+        /// What it says.
+        found: u32,
+    },
+}
