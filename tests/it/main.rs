@@ -1,3 +1,4 @@
 //! All integration tests, one behaviour a file, against a real Postgres and a real S3 API.
 #[path = "../support/mod.rs"]
 mod support;
+mod embedded_postgres;

@@ -1,1 +1,2 @@
-//! workers
+//! The process: its servers, its roles and its command line.
+pub mod embedded;
