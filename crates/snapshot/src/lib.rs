@@ -1,1 +1,16 @@
 //! The snapshot crate.
+
+pub mod audit;
+pub mod chunk;
+pub mod columns;
+pub mod cut;
+pub mod grid;
+pub mod key;
+pub mod store;
+pub mod height;
+pub mod manifest;
+pub mod verify;
+pub mod archive;
+pub mod client;
+pub mod schema;
+pub mod toc;
