@@ -1,4 +1,5 @@
 //! All integration tests, one behaviour a file, against a real Postgres and a real S3 API.
 #[path = "../support/mod.rs"]
 mod support;
+mod archive_restore;
 mod embedded_postgres;

@@ -33,11 +33,13 @@ const ARGUMENTS: &[&str] = &[
     "--lock-wait-timeout=60s",
 ];
 
-/// Kinds of entries that stay behind even if a `pg_dump` writes them: they name roles, servers or replication peers,
-/// or, like the schema `public`, they are in the target already.
+/// Kinds of entries that stay behind even if a `pg_dump` writes them: they name the database, roles, servers or replication
+/// peers, or, like the schema `public`, they are in the target already.
 const LEFT_OUT: &[&str] = &[
     "ACL",
     "COMMENT",
+    "DATABASE",
+    "DATABASE PROPERTIES",
     "DEFAULT ACL",
     "FOREIGN TABLE",
     "POLICY",
@@ -221,6 +223,7 @@ mod tests {
     #[test]
     fn rights_comments_and_rows_stay_behind_and_the_rest_is_renumbered() {
         let entries = portable(vec![
+            entry(1, "DATABASE", Section::PreData, &[]),
             entry(5, "SCHEMA", Section::PreData, &[]),
             entry(220, "TABLE", Section::PreData, &[5]),
             entry(3400, "ACL", Section::None, &[220]),
