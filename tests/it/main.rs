@@ -3,3 +3,4 @@
 mod support;
 mod archive_restore;
 mod embedded_postgres;
+mod embedded_s3;

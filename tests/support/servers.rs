@@ -6,10 +6,12 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use workers::embedded::data_dir::DataDir;
 use workers::embedded::postgres::{Durability, EmbeddedPostgres, PostgresOptions};
+use workers::embedded::s3::EmbeddedS3;
 
 static RUNTIME: OnceLock<Handle> = OnceLock::new();
 static DATA_DIR: OnceLock<DataDir> = OnceLock::new();
 static POSTGRES: OnceCell<EmbeddedPostgres> = OnceCell::const_new();
+static S3: OnceCell<EmbeddedS3> = OnceCell::const_new();
 
 /// A runtime that outlives every test.
 pub(super) fn runtime() -> &'static Handle {
@@ -41,4 +43,9 @@ pub(super) async fn postgres() -> &'static EmbeddedPostgres {
         .unwrap()
     };
     runtime().spawn(async move { POSTGRES.get_or_init(start).await }).await.unwrap()
+}
+
+pub(super) async fn s3() -> &'static EmbeddedS3 {
+    let start = || async { EmbeddedS3::start(&data_dir().s3_dir(), "unused", Durability::Ephemeral).await.unwrap() };
+    runtime().spawn(async move { S3.get_or_init(start).await }).await.unwrap()
 }

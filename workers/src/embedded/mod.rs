@@ -8,4 +8,5 @@ pub mod data_dir;
 pub mod discover;
 pub mod lock;
 pub mod postgres;
+pub mod s3;
 mod watchdog;

@@ -1,0 +1,150 @@
+//! The embedded S3 server: conditional writes, ranges, multipart uploads.
+use std::collections::HashSet;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use futures::future::join_all;
+
+use crate::support::{self, TestBucket};
+
+fn client(bucket: &TestBucket) -> Client {
+    let config = bucket.config();
+    let credentials = Credentials::new(&config.access_key, &config.secret_key, None, None, "test");
+    let built = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(config.region.clone()))
+        .endpoint_url(bucket.endpoint())
+        .credentials_provider(credentials)
+        .force_path_style(true)
+        .build();
+    Client::from_conf(built)
+}
+
+async fn get(client: &Client, bucket: &TestBucket, key: &str) -> (Vec<u8>, String) {
+    let answer = client.get_object().bucket(bucket.name()).key(key).send().await.unwrap();
+    let etag = answer.e_tag().unwrap().to_owned();
+    (answer.body.collect().await.unwrap().to_vec(), etag)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_twenty_writers_that_want_a_key_to_be_new_exactly_one_wins() {
+    let bucket = support::bucket().await;
+    let client = client(&bucket);
+    for round in 0..5 {
+        let key = format!("chunks/{round}");
+        let put = |writer: usize| {
+            let body = ByteStream::from(vec![u8::try_from(writer).unwrap(); 300_000]);
+            let request = client.put_object().bucket(bucket.name()).key(&key).if_none_match("*").body(body);
+            async move { (writer, request.send().await) }
+        };
+        let answers = join_all((0..20).map(put)).await;
+        let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, answer)| answer.is_ok());
+        assert_eq!(won.len(), 1);
+        assert!(lost.iter().all(|(_, answer)| answer.as_ref().unwrap_err().code() == Some("PreconditionFailed")));
+        let (bytes, _) = get(&client, &bucket, &key).await;
+        assert!(bytes.len() == 300_000 && bytes.iter().all(|byte| usize::from(*byte) == won[0].0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compare_and_swap_by_etag_loses_no_update_of_twenty_writers() {
+    let bucket = support::bucket().await;
+    let client = client(&bucket);
+    client.put_object().bucket(bucket.name()).key("latest.json").body(ByteStream::from_static(b"")).send().await.unwrap();
+    let append = |writer: u8| {
+        let (client, bucket) = (&client, &bucket);
+        async move {
+            loop {
+                let (mut bytes, etag) = get(client, bucket, "latest.json").await;
+                bytes.push(writer);
+                let put = client.put_object().bucket(bucket.name()).key("latest.json").if_match(etag);
+                match put.body(ByteStream::from(bytes)).send().await {
+                    Ok(_) => return,
+                    Err(error) => assert_eq!(error.code(), Some("PreconditionFailed"), "{error:?}"),
+                }
+            }
+        }
+    };
+    join_all((0..20).map(append)).await;
+    let (bytes, _) = get(&client, &bucket, "latest.json").await;
+    assert_eq!((bytes.len(), bytes.iter().collect::<HashSet<_>>().len()), (20, 20));
+}
+
+#[tokio::test]
+async fn ranges_answer_the_bytes_asked_for_and_refuse_those_beyond_the_end() {
+    let bucket = support::bucket().await;
+    let client = client(&bucket);
+    let body: Vec<u8> = (0..1_000_000_u32).map(|index| (index % 251) as u8).collect();
+    client.put_object().bucket(bucket.name()).key("a/b").body(body.clone().into()).send().await.unwrap();
+    for (range, expected) in [
+        ("bytes=0-0", &body[..1]),
+        ("bytes=300000-799999", &body[300_000..800_000]),
+        ("bytes=999990-", &body[999_990..]),
+        ("bytes=-7", &body[999_993..]),
+    ] {
+        let answer = client.get_object().bucket(bucket.name()).key("a/b").range(range).send().await.unwrap();
+        assert_eq!(answer.content_length(), Some(expected.len() as i64));
+        assert!(answer.content_range().is_some());
+        assert!(answer.body.collect().await.unwrap().to_vec() == expected, "{range}");
+    }
+    let beyond = client.get_object().bucket(bucket.name()).key("a/b").range("bytes=1000000-").send().await;
+    assert_eq!(beyond.unwrap_err().code(), Some("InvalidRange"));
+    let directory = client.get_object().bucket(bucket.name()).key("a").send().await;
+    assert_eq!(directory.unwrap_err().code(), Some("NoSuchKey"));
+    assert!(client.head_object().bucket(bucket.name()).key("a").send().await.is_err());
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_match_its_digest_never_becomes_visible() {
+    let bucket = support::bucket().await;
+    let client = client(&bucket);
+    let wrong = client
+        .put_object()
+        .bucket(bucket.name())
+        .key("k")
+        .checksum_sha256("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=")
+        .body(ByteStream::from_static(b"not empty"))
+        .send()
+        .await;
+    assert!(wrong.is_err());
+    let gone = client.get_object().bucket(bucket.name()).key("k").send().await;
+    assert_eq!(gone.unwrap_err().code(), Some("NoSuchKey"));
+    assert_eq!(std::fs::read_dir(bucket.root()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_multipart_upload_is_listed_refuses_foreign_parts_and_joins_in_order() {
+    let bucket = support::bucket().await;
+    let client = client(&bucket);
+    let begin = client.create_multipart_upload().bucket(bucket.name()).key("archive").content_type("application/zstd");
+    let upload = begin.send().await.unwrap().upload_id().unwrap().to_owned();
+    let mut parts = Vec::new();
+    for (number, size) in [(1, 6 << 20), (2, 6 << 20), (3, 100)] {
+        let body = vec![u8::try_from(number).unwrap(); size];
+        let part = client.upload_part().bucket(bucket.name()).key("archive").upload_id(&upload).part_number(number);
+        let etag = part.body(body.into()).send().await.unwrap().e_tag().unwrap().to_owned();
+        parts.push(CompletedPart::builder().part_number(number).e_tag(etag).build());
+    }
+    let listed = client.list_parts().bucket(bucket.name()).key("archive").upload_id(&upload).send().await.unwrap();
+    let seen = |part: &aws_sdk_s3::types::Part| (part.part_number(), part.e_tag().map(str::to_owned));
+    let expected: Vec<_> = parts.iter().map(|part| (part.part_number(), part.e_tag().map(str::to_owned))).collect();
+    assert_eq!(listed.parts().iter().map(seen).collect::<Vec<_>>(), expected);
+    let complete = |parts: Vec<CompletedPart>| {
+        let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        client.complete_multipart_upload().bucket(bucket.name()).key("archive").upload_id(&upload).multipart_upload(all).send()
+    };
+    let mut foreign = parts.clone();
+    foreign[1] = CompletedPart::builder().part_number(2).e_tag(foreign[0].e_tag().unwrap()).build();
+    assert_eq!(complete(foreign).await.unwrap_err().code(), Some("InvalidPart"));
+    let etag = complete(parts.clone()).await.unwrap().e_tag().unwrap().to_owned();
+    assert!(etag.ends_with("-3\""), "{etag}");
+    assert_eq!(complete(parts).await.unwrap_err().code(), Some("NoSuchUpload"));
+    let whole = client.get_object().bucket(bucket.name()).key("archive").send().await.unwrap();
+    assert_eq!((whole.content_type(), whole.e_tag()), (Some("application/zstd"), Some(etag.as_str())));
+    let bytes = whole.body.collect().await.unwrap().to_vec();
+    let expected = [vec![1; 6 << 20], vec![2; 6 << 20], vec![3; 100]].concat();
+    assert!(bytes == expected);
+}
