@@ -111,10 +111,13 @@ async fn archive_of(url: &str, pool: &PgPool) -> Vec<u8> {
     for (table, columns, height, order) in TABLES {
         for from in (1..=BLOCKS).step_by(BLOCKS_PER_CHUNK as usize) {
             let to = from + BLOCKS_PER_CHUNK - 1;
-            let raw = copy_out(pool, &format!(
-                "copy (select {} from {table} where {height} between {from} and {to} order by {order}) to stdout",
-                list(columns)
-            ))
+            let raw = copy_out(
+                pool,
+                &format!(
+                    "copy (select {} from {table} where {height} between {from} and {to} order by {order}) to stdout",
+                    list(columns)
+                ),
+            )
             .await;
             let object = zstd::encode_all(raw.as_slice(), 3).unwrap();
             let name = format!("{table}-{from:010}-{to:010}.dat");
@@ -197,7 +200,8 @@ async fn script_output_of_pg_restore_goes_through_psql() {
     let script = extracted.folder.path().join("script.sql").to_str().unwrap().to_owned();
     assert_eq!(run(&pg("pg_restore"), &["-f", &script, &extracted.snapshot()]).await, "");
     let target = support::database().await;
-    let said = run(&pg("psql"), &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", target.url(), "-f", &script]).await;
+    let said =
+        run(&pg("psql"), &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", target.url(), "-f", &script]).await;
     assert_eq!(said, "");
     extracted.equals(&target).await;
 }
@@ -290,10 +294,11 @@ async fn the_schema_of_a_genuine_database_holds_every_public_table_and_no_view_s
     let mut found: Vec<_> = entries.iter().filter(|entry| entry.is("TABLE")).filter_map(|entry| entry.tag.clone()).collect();
     found.sort_unstable();
     let mut connection = PgConnection::connect(source.url()).await.unwrap();
-    let expected: Vec<String> = sqlx::query_scalar("select tablename::text from pg_tables where schemaname = 'public' order by tablename collate \"C\"")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+    let expected: Vec<String> =
+        sqlx::query_scalar("select tablename::text from pg_tables where schemaname = 'public' order by tablename collate \"C\"")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
     assert_eq!(found, expected);
     for desc in ["FUNCTION", "CONSTRAINT", "INDEX", "FK CONSTRAINT", "TRIGGER"] {
         assert!(entries.iter().any(|entry| entry.is(desc)), "no {desc}");

@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_socket_folder_stays_and_foreign_parameters_go() {
-        let (url, password) = target("postgres://me@localhost/chain?host=/run/pg&statement-cache-capacity=0&ssl-mode=require&options=-c%20a%3Db");
+        let (url, password) =
+            target("postgres://me@localhost/chain?host=/run/pg&statement-cache-capacity=0&ssl-mode=require&options=-c%20a%3Db");
         assert_eq!(url, "postgres://me@localhost/chain?host=%2Frun%2Fpg&sslmode=require&options=-c%20a%3Db");
         assert_eq!(password, None);
     }

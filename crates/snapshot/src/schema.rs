@@ -76,7 +76,9 @@ pub enum SchemaError {
         program: PathBuf,
     },
     /// `pg_dump` refuses servers newer than itself.
-    #[error("{program} is of version {client} and cannot dump a server of version {server}: install the postgresql {server} client programs")]
+    #[error(
+        "{program} is of version {client} and cannot dump a server of version {server}: install the postgresql {server} client programs"
+    )]
     ClientTooOld {
         /// Path of the program.
         program: PathBuf,
@@ -86,7 +88,9 @@ pub enum SchemaError {
         server: u32,
     },
     /// An extension that restored tables need would be made in a schema that they do not have.
-    #[error("extension {extension} is in schema {schema}, which a snapshot does not carry: run alter extension {extension} set schema public")]
+    #[error(
+        "extension {extension} is in schema {schema}, which a snapshot does not carry: run alter extension {extension} set schema public"
+    )]
     ExtensionSchema {
         /// Name of the extension.
         extension: String,
@@ -233,10 +237,7 @@ mod tests {
             entry(3402, "POLICY", Section::PostData, &[220]),
         ]);
         let shape: Vec<_> = entries.iter().map(|e| (e.dump_id, e.desc.as_deref(), e.dependencies.as_slice())).collect();
-        assert_eq!(
-            shape,
-            [(1, Some("TABLE"), &[][..]), (2, Some("INDEX"), &[1]), (3, Some("FK CONSTRAINT"), &[1, 2])]
-        );
+        assert_eq!(shape, [(1, Some("TABLE"), &[][..]), (2, Some("INDEX"), &[1]), (3, Some("FK CONSTRAINT"), &[1, 2])]);
     }
 
     #[test]

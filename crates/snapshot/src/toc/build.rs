@@ -245,9 +245,8 @@ mod tests {
         let id_of = |name: &str| {
             toc.entries.iter().find(|e| e.file_name.as_deref() == Some(name)).expect("an entry for the file").dump_id
         };
-        let waits = |tag: &str| {
-            toc.entries.iter().find(|e| e.tag.as_deref() == Some(tag)).expect("the entry").dependencies.clone()
-        };
+        let waits =
+            |tag: &str| toc.entries.iter().find(|e| e.tag.as_deref() == Some(tag)).expect("the entry").dependencies.clone();
         assert_eq!(waits("blocks blocks_pkey"), [1, id_of("b1.dat"), id_of("b2.dat")]);
         assert_eq!(waits("events events_height_fkey"), [2, 3, id_of("b1.dat"), id_of("b2.dat"), id_of("e1.dat")]);
     }

@@ -115,7 +115,9 @@ pub enum TocError {
         minor: u8,
     },
     /// Integer size, offset size or format byte differ from those of a custom or directory archive made by a 64-bit `pg_dump`.
-    #[error("archive layout (int {int_size}, offset {offset_size}, format {format}) is not supported: expected int 4, offset 8, format 1 (custom) or 3 (directory)")]
+    #[error(
+        "archive layout (int {int_size}, offset {offset_size}, format {format}) is not supported: expected int 4, offset 8, format 1 (custom) or 3 (directory)"
+    )]
     Layout {
         /// Bytes in an integer.
         int_size: u8,

@@ -190,19 +190,15 @@ impl<'a> Cursor<'a> {
             return Ok(None);
         }
         let length = usize::try_from(length).map_err(|_| TocError::Damaged { at, what: "a text has a negative length" })?;
-        let text = std::str::from_utf8(self.take(length)?).map_err(|_| TocError::Damaged {
-            at,
-            what: "a text is not UTF-8 (dump with --encoding=UTF8)",
-        })?;
+        let text = std::str::from_utf8(self.take(length)?)
+            .map_err(|_| TocError::Damaged { at, what: "a text is not UTF-8 (dump with --encoding=UTF8)" })?;
         Ok(Some(text.to_owned()))
     }
 
     /// An unsigned number written as text.
     fn number(&mut self) -> Result<u32, TocError> {
         let at = self.at;
-        self.string()?
-            .and_then(|text| text.parse().ok())
-            .ok_or(TocError::Damaged { at, what: "an oid is not a number" })
+        self.string()?.and_then(|text| text.parse().ok()).ok_or(TocError::Damaged { at, what: "an oid is not a number" })
     }
 }
 

@@ -8,24 +8,22 @@
 //! Formats: POSIX.1-1988 ustar (sizes from 8 GiB on as base-256, which GNU tar, bsdtar and busybox read); RFC 8878 allows
 //! concatenated frames.
 
+mod glue;
+
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::CParameter;
+
+use glue::Glue;
 
 /// Folder that the archive extracts to; the restore instructions name it.
 const FOLDER: &str = "snapshot/";
 /// End of a COPY file. `pg_restore` into a database does without, its script output does not.
 const TERMINATOR: &[u8] = b"\\.\n\n\n";
-/// Unit of a tar file.
-const BLOCK: u64 = 512;
 /// Two empty blocks end a tar file.
 const END: [u8; 1024] = [0; 1024];
-/// Level of the glue frames. Fixed, since another level would change the archive's digest; small, since glue is mostly zeros.
-const GLUE_LEVEL: i32 = 3;
 
 /// A file of the archive that is one stored chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,78 +193,6 @@ fn check(empty: &[String], files: &[ArchiveFile]) -> Result<(), LayoutError> {
     Ok(())
 }
 
-/// Gathers tar bytes between two chunks.
-struct Glue {
-    pending: Vec<u8>,
-    /// Length of the tar file so far, chunk contents included.
-    tar_bytes: u64,
-    modified_at: u64,
-    compressor: Compressor<'static>,
-}
-
-impl Glue {
-    fn new(modified_at: u64) -> Result<Self, LayoutError> {
-        let mut compressor = Compressor::new(GLUE_LEVEL).map_err(LayoutError::Compress)?;
-        compressor.set_parameter(CParameter::ChecksumFlag(true)).map_err(LayoutError::Compress)?;
-        Ok(Self { pending: Vec::new(), tar_bytes: 0, modified_at, compressor })
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.pending.extend_from_slice(bytes);
-        self.tar_bytes += bytes.len() as u64;
-    }
-
-    /// Fills the last block of a file of `size` bytes.
-    fn pad(&mut self, size: u64) {
-        let rest = (BLOCK - size % BLOCK) % BLOCK;
-        self.pending.resize(self.pending.len() + rest as usize, 0);
-        self.tar_bytes += rest;
-    }
-
-    fn folder(&mut self) {
-        let mut header = self.entry(0);
-        header.set_entry_type(tar::EntryType::Directory);
-        // A folder without x could not be entered by the user who extracts it.
-        header.set_mode(0o755);
-        header.set_path(FOLDER).expect("a short constant path fits");
-        header.set_cksum();
-        self.put(header.as_bytes());
-    }
-
-    fn header(&mut self, name: &str, size: u64) -> Result<(), LayoutError> {
-        let mut header = self.entry(size);
-        header.set_path(format!("{FOLDER}{name}")).map_err(|_| LayoutError::Name { name: name.to_owned() })?;
-        header.set_cksum();
-        self.put(header.as_bytes());
-        Ok(())
-    }
-
-    fn file(&mut self, name: &str, content: &[u8]) -> Result<(), LayoutError> {
-        let size = content.len() as u64;
-        self.header(name, size)?;
-        self.put(content);
-        self.pad(size);
-        Ok(())
-    }
-
-    fn entry(&self, size: u64) -> tar::Header {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(tar::EntryType::Regular);
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(self.modified_at);
-        header.set_size(size);
-        header
-    }
-
-    fn frame(&mut self) -> Result<Segment, LayoutError> {
-        let frame = self.compressor.compress(&self.pending).map_err(LayoutError::Compress)?;
-        self.pending.clear();
-        Ok(Segment::Glue(Bytes::from(frame)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -328,14 +254,17 @@ mod tests {
             found.push((path, mode, content));
         }
         let with_end = |content: &[u8]| [content, TERMINATOR].concat();
-        assert_eq!(found, [
-            ("snapshot/".into(), 0o755, vec![]),
-            ("snapshot/toc.dat".into(), 0o644, b"PGDMP".to_vec()),
-            ("snapshot/events-gate.dat".into(), 0o644, with_end(b"")),
-            ("snapshot/events-0000000000.dat".into(), 0o644, with_end(b"1\tone\n")),
-            ("snapshot/events-0000000001.dat".into(), 0o644, with_end(b"")),
-            ("snapshot/events-0000000002.dat".into(), 0o644, with_end(&block)),
-        ]);
+        assert_eq!(
+            found,
+            [
+                ("snapshot/".into(), 0o755, vec![]),
+                ("snapshot/toc.dat".into(), 0o644, b"PGDMP".to_vec()),
+                ("snapshot/events-gate.dat".into(), 0o644, with_end(b"")),
+                ("snapshot/events-0000000000.dat".into(), 0o644, with_end(b"1\tone\n")),
+                ("snapshot/events-0000000001.dat".into(), 0o644, with_end(b"")),
+                ("snapshot/events-0000000002.dat".into(), 0o644, with_end(&block)),
+            ]
+        );
     }
 
     #[test]
