@@ -2,5 +2,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 mod archive_restore;
+mod chain_decode;
 mod embedded_postgres;
 mod embedded_s3;

@@ -1,3 +1,14 @@
 //! The indexed chain: model, decoding of what a node sends, ingest, synthetic chains.
 
+pub mod address;
+pub mod canonical;
+pub mod clarity;
+mod cursor;
+pub mod digest;
+pub mod json;
 pub mod model;
+pub mod payload;
+pub mod recording;
+pub mod transaction;
+
+pub use cursor::Truncated;

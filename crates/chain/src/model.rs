@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::json::JsonText;
+
 /// One block with everything in it. Hashes are `0x` + 64 lower-case hex digits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Block {
@@ -50,6 +52,9 @@ pub struct Transaction {
     /// Of calls only: each argument's Clarity bytes as `0x` hex.
     #[serde(default)]
     pub function_args: Vec<String>,
+    /// What the transaction returned, Clarity bytes as `0x` hex; `None` where the source does not say.
+    #[serde(default)]
+    pub raw_result: Option<String>,
     /// The whole transaction as `0x` hex; `0x00` for a Bitcoin-side operation.
     pub raw_tx: String,
 }
@@ -67,5 +72,5 @@ pub struct Event {
     /// False where a post-condition undid the transaction; such events are stored all the same.
     pub committed: bool,
     /// The object under the key named like the type; the whole event for a type we do not know.
-    pub data: serde_json::Value,
+    pub data: JsonText,
 }
