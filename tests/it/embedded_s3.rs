@@ -1,22 +1,32 @@
 //! The embedded S3 server: conditional writes, ranges, multipart uploads.
 use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use futures::future::join_all;
+use snapshot::store::StoreConfig;
+use workers::embedded::postgres::{Durability, EmbeddedPostgres, PostgresOptions};
+use workers::embedded::s3::EmbeddedS3;
 
+use crate::embedded_child::Service;
 use crate::support::{self, TestBucket};
 
 fn client(bucket: &TestBucket) -> Client {
-    let config = bucket.config();
+    client_for(bucket.config())
+}
+
+pub(crate) fn client_for(config: &StoreConfig) -> Client {
     let credentials = Credentials::new(&config.access_key, &config.secret_key, None, None, "test");
     let built = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))
-        .endpoint_url(bucket.endpoint())
+        .endpoint_url(config.endpoint.as_deref().unwrap())
         .credentials_provider(credentials)
         .force_path_style(true)
         .build();
@@ -147,4 +157,71 @@ async fn a_multipart_upload_is_listed_refuses_foreign_parts_and_joins_in_order()
     let bytes = whole.body.collect().await.unwrap().to_vec();
     let expected = [vec![1; 6 << 20], vec![2; 6 << 20], vec![3; 100]].concat();
     assert!(bytes == expected);
+}
+
+#[tokio::test]
+async fn a_restart_keeps_credentials_and_port_and_takes_another_port_if_it_must() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || EmbeddedS3::start(dir.path(), "snapshots", Durability::Durable);
+    let first = start().await.unwrap();
+    let identity = (first.endpoint(), first.access_key().to_owned(), first.secret_key().to_owned());
+    assert_eq!((identity.1.len(), identity.2.len()), (20, 40));
+    let mode = std::fs::metadata(dir.path().join("identity.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    first.stop().await;
+    let second = start().await.unwrap();
+    assert_eq!((second.endpoint(), second.access_key().to_owned(), second.secret_key().to_owned()), identity);
+    let port = second.endpoint().rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    second.stop().await;
+    let squatter = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let third = start().await.unwrap();
+    assert!(third.endpoint() != identity.0 && third.access_key() == identity.1);
+    third.stop().await;
+    drop(squatter);
+}
+
+#[tokio::test]
+async fn a_kill_in_the_middle_of_a_put_leaves_nothing_under_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let service = Service::start(Some(dir.path())).await;
+    let text = |name: &str| service.said[name].as_str().unwrap().to_owned();
+    let config = StoreConfig {
+        endpoint: Some(text("endpoint")),
+        bucket: "snapshots".into(),
+        region: "us-east-1".into(),
+        access_key: text("accessKey"),
+        secret_key: text("secretKey"),
+    };
+    let client = client_for(&config);
+    client.put_object().bucket("snapshots").key("before").body(ByteStream::from_static(b"whole")).send().await.unwrap();
+    let hour = PresigningConfig::expires_in(Duration::from_secs(3600)).unwrap();
+    let put = client.put_object().bucket("snapshots").key("half").presigned(hour).await.unwrap();
+    let half = futures::stream::once(async { Ok::<_, std::io::Error>(vec![7_u8; 5_000_000]) });
+    let body = reqwest::Body::wrap_stream(futures::StreamExt::chain(half, futures::stream::pending()));
+    let request = reqwest::Client::new().put(put.uri()).header("content-length", 10_000_000).body(body).send();
+    let sending = tokio::spawn(request);
+    let root = dir.path().join("s3/objects");
+    let written = || {
+        let sizes = std::fs::read_dir(&root).unwrap().filter_map(|entry| {
+            let entry = entry.unwrap();
+            entry.file_name().to_string_lossy().starts_with(".tmp.").then(|| entry.metadata().map_or(0, |found| found.len()))
+        });
+        sizes.max().unwrap_or(0)
+    };
+    support::wait_until(Duration::from_secs(20), "half of the body is written", async || written() > 4_000_000).await;
+    service.kill().await;
+    sending.abort();
+    assert!(!root.join("snapshots/half").exists());
+
+    let server = EmbeddedS3::start(&dir.path().join("s3"), "snapshots", Durability::Durable).await.unwrap();
+    let client = client_for(&StoreConfig { endpoint: Some(server.endpoint()), ..config });
+    let gone = client.get_object().bucket("snapshots").key("half").send().await;
+    assert_eq!(gone.unwrap_err().code(), Some("NoSuchKey"));
+    let kept = client.get_object().bucket("snapshots").key("before").send().await.unwrap();
+    assert_eq!(kept.body.collect().await.unwrap().to_vec(), b"whole");
+    assert_eq!(written(), 0);
+    server.stop().await;
+    let postgres = EmbeddedPostgres::start(PostgresOptions::new(dir.path().join("postgres"))).await.unwrap();
+    postgres.stop().await.unwrap();
 }

@@ -3,5 +3,6 @@
 mod support;
 mod archive_restore;
 mod chain_decode;
+mod embedded_child;
 mod embedded_postgres;
 mod embedded_s3;
