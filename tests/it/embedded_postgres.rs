@@ -143,7 +143,8 @@ async fn a_cluster_of_another_major_version_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_server_that_cannot_start_says_why_in_its_own_words() {
     let dir = open_directory();
-    let options = || PostgresOptions { settings: vec![("shared_buffers".into(), "plenty".into())], ..quick(&dir.path().join("postgres")) };
+    let options =
+        || PostgresOptions { settings: vec![("shared_buffers".into(), "plenty".into())], ..quick(&dir.path().join("postgres")) };
     let error = EmbeddedPostgres::start(options()).await.unwrap_err().to_string();
     assert!(error.contains("pg_ctl start failed") && error.contains("plenty"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! The embedded S3 server: conditional writes, ranges, multipart uploads.
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -21,7 +22,7 @@ fn client(bucket: &TestBucket) -> Client {
     client_for(bucket.config())
 }
 
-pub(crate) fn client_for(config: &StoreConfig) -> Client {
+fn client_for(config: &StoreConfig) -> Client {
     let credentials = Credentials::new(&config.access_key, &config.secret_key, None, None, "test");
     let built = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -224,4 +225,31 @@ async fn a_kill_in_the_middle_of_a_put_leaves_nothing_under_its_key() {
     server.stop().await;
     let postgres = EmbeddedPostgres::start(PostgresOptions::new(dir.path().join("postgres"))).await.unwrap();
     postgres.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_with_words_and_leaves_room_for_what_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=10m", "tmpfs"]).arg(dir.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        println!("skipped: cannot mount a small disk");
+        return;
+    }
+    let server = EmbeddedS3::start(dir.path(), "snapshots", Durability::Durable).await.unwrap();
+    let client = client_for(&StoreConfig {
+        endpoint: Some(server.endpoint()),
+        bucket: "snapshots".into(),
+        region: server.region().into(),
+        access_key: server.access_key().into(),
+        secret_key: server.secret_key().into(),
+    });
+    let put =
+        |key: &'static str, bytes: usize| client.put_object().bucket("snapshots").key(key).body(vec![1; bytes].into()).send();
+    let error = put("large", 16 << 20).await.unwrap_err();
+    assert_eq!(error.raw_response().map(|answer| answer.status().as_u16()), Some(507));
+    assert!(error.message().is_some_and(|message| message.contains("full")), "{error:?}");
+    assert!(put("small", 1 << 20).await.is_ok());
+    assert!(!server.root().join("snapshots/large").exists());
+    server.stop().await;
+    assert!(Command::new("umount").arg(dir.path()).status().unwrap().success());
 }

@@ -1,4 +1,6 @@
 //! All integration tests, one behaviour a file, against a real Postgres and a real S3 API.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on panics, and says when it is skipped")]
+
 #[path = "../support/mod.rs"]
 mod support;
 mod archive_restore;

@@ -22,11 +22,7 @@ const SOCKET_PATH_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 }
 const CONF: &str = "snapshots.conf";
 
 /// Runs `initdb` unless the cluster exists.
-pub(super) async fn init(
-    bin: &PgBin,
-    account: &Account,
-    options: &PostgresOptions,
-) -> Result<(), PostgresError> {
+pub(super) async fn init(bin: &PgBin, account: &Account, options: &PostgresOptions) -> Result<(), PostgresError> {
     let data = options.data();
     if data.join("PG_VERSION").is_file() {
         return check_owner(&data, account);
@@ -38,10 +34,7 @@ pub(super) async fn init(
     if options.durability == Durability::Ephemeral {
         command.arg("--no-sync");
     }
-    let output = command
-        .output()
-        .await
-        .map_err(|source| PostgresError::Run { program: bin.program("initdb"), source })?;
+    let output = command.output().await.map_err(|source| PostgresError::Run { program: bin.program("initdb"), source })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(PostgresError::failed("initdb", &options.dir, said));
@@ -56,9 +49,7 @@ pub(super) async fn init(
 
 fn remove(dir: &Path) -> Result<(), PostgresError> {
     match std::fs::remove_dir_all(dir) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(PostgresError::File { path: dir.to_owned(), source })
-        }
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(PostgresError::File { path: dir.to_owned(), source }),
         _ => Ok(()),
     }
 }
@@ -75,11 +66,7 @@ fn check_owner(data: &Path, account: &Account) -> Result<(), PostgresError> {
 }
 
 /// Writes the settings of the next start.
-pub(super) fn configure(
-    account: &Account,
-    options: &PostgresOptions,
-    socket_dir: &Path,
-) -> Result<(), PostgresError> {
+pub(super) fn configure(account: &Account, options: &PostgresOptions, socket_dir: &Path) -> Result<(), PostgresError> {
     let path = options.data().join(CONF);
     let io = |source| PostgresError::File { path: path.clone(), source };
     std::fs::write(&path, settings(options, socket_dir)).map_err(io)?;
@@ -141,11 +128,7 @@ pub(super) fn fits_socket(dir: &Path) -> bool {
 /// The connection URL that libpq's tools and sqlx both read: the socket directory rides in `host`, which overrides
 /// the `localhost` that URL parsers want; the port is spelled out because both would else obey `PGPORT`.
 pub(super) fn url(socket_dir: &Path, database: &str) -> String {
-    format!(
-        "postgres://postgres@localhost:{PORT}/{}?host={}",
-        percent(Path::new(database)),
-        percent(socket_dir)
-    )
+    format!("postgres://postgres@localhost:{PORT}/{}?host={}", percent(Path::new(database)), percent(socket_dir))
 }
 
 fn percent(path: &Path) -> String {

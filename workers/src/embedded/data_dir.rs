@@ -88,9 +88,7 @@ impl DataDir {
     /// Lets go of the directory. An ephemeral one is deleted before this returns; stop its servers first.
     pub fn close(self) -> Result<(), DataDirError> {
         match self.watchdog {
-            Some(watchdog) => {
-                watchdog.finish().map_err(|source| DataDirError::Unusable { path: self.path.clone(), source })
-            }
+            Some(watchdog) => watchdog.finish().map_err(|source| DataDirError::Unusable { path: self.path.clone(), source }),
             None => Ok(()),
         }
     }

@@ -158,9 +158,8 @@ fn cluster_major(data: &Path) -> Option<u32> {
 
 fn install_command() -> &'static str {
     let has = |program: &str| {
-        std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|dir| dir.join(OsStr::new(program)).is_file())
-        })
+        std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(OsStr::new(program)).is_file()))
     };
     if cfg!(target_os = "macos") {
         return "brew install postgresql@17";

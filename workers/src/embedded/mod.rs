@@ -8,5 +8,6 @@ pub mod data_dir;
 pub mod discover;
 pub mod lock;
 pub mod postgres;
+mod postgres_error;
 pub mod s3;
 mod watchdog;

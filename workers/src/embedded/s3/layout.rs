@@ -42,7 +42,8 @@ impl Layout {
             return Err(s3_error!(InvalidArgument, "this server stores objects as files and cannot name one `{key}`"));
         }
         let longest = key.split('/').map(str::len).max().unwrap_or(0);
-        if longest > NAME_MAX || self.sidecar(bucket, key, "metadata").as_os_str().len() > self.root.as_os_str().len() + NAME_MAX {
+        if longest > NAME_MAX || self.sidecar(bucket, key, "metadata").as_os_str().len() > self.root.as_os_str().len() + NAME_MAX
+        {
             return Err(s3_error!(KeyTooLongError, "this server stores objects as files and cannot name one so long"));
         }
         Ok(self.bucket(bucket).join(key))
@@ -105,13 +106,10 @@ impl Layout {
         }
         std::fs::create_dir_all(&staging)?;
         let staged = format!(".bucket-{}.", URL_SAFE_NO_PAD.encode(STAGING));
-        let names: Vec<String> = std::fs::read_dir(&self.root)?
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect();
-        let live: std::collections::HashSet<&str> = names
-            .iter()
-            .filter_map(|name| Some(name.strip_suffix(".metadata.json")?.rsplit_once(".upload-")?.1))
-            .collect();
+        let names: Vec<String> =
+            std::fs::read_dir(&self.root)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        let live: std::collections::HashSet<&str> =
+            names.iter().filter_map(|name| Some(name.strip_suffix(".metadata.json")?.rsplit_once(".upload-")?.1)).collect();
         for name in &names {
             let ended = upload_of(name).is_some_and(|upload| !live.contains(upload));
             if ended || name.starts_with(&staged) {
@@ -147,7 +145,12 @@ mod tests {
     fn a_sweep_takes_ended_uploads_and_keeps_live_ones_and_objects() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
-        let keep = [layout.part("live", 1), layout.upload_attributes("b", "k", "live"), layout.upload("live"), layout.internal("b", "k")];
+        let keep = [
+            layout.part("live", 1),
+            layout.upload_attributes("b", "k", "live"),
+            layout.upload("live"),
+            layout.internal("b", "k"),
+        ];
         let drop = [layout.part("ended", 1), layout.part_etag("ended", 1), layout.upload("ended"), layout.internal(STAGING, "x")];
         for path in keep.iter().chain(&drop) {
             std::fs::write(path, "x").unwrap();

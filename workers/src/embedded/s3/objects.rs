@@ -48,11 +48,8 @@ impl Objects {
     /// up cannot release it early.
     pub(super) async fn commit(&self, staged: Staged, bucket: &str, key: &str, conditions: Conditions) -> S3Result<()> {
         let durable = self.durable;
-        let staged = if durable {
-            blocking(move || sync(&staged.object()).map_err(io_error).map(|()| staged)).await?
-        } else {
-            staged
-        };
+        let staged =
+            if durable { blocking(move || sync(&staged.object()).map_err(io_error).map(|()| staged)).await? } else { staged };
         let guard = self.lock(bucket, key).write_owned().await;
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         blocking(move || {
@@ -126,10 +123,7 @@ impl S3 for Objects {
         self.inner.head_bucket(req).await.map_err(explain)
     }
 
-    async fn get_bucket_location(
-        &self,
-        req: S3Request<GetBucketLocationInput>,
-    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+    async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> S3Result<S3Response<GetBucketLocationOutput>> {
         self.inner.get_bucket_location(req).await.map_err(explain)
     }
 

@@ -96,8 +96,7 @@ impl EmbeddedS3 {
 
     /// Makes another bucket unless it exists; `name` follows S3's rules for bucket names.
     pub fn create_bucket(&self, name: &str) -> Result<(), EmbeddedS3Error> {
-        std::fs::create_dir_all(self.root.join(name))
-            .map_err(|source| EmbeddedS3Error::File { path: self.root.clone(), source })
+        std::fs::create_dir_all(self.root.join(name)).map_err(|source| EmbeddedS3Error::File { path: self.root.clone(), source })
     }
 
     /// `http://127.0.0.1:<port>`; path-style addressing.
