@@ -1,1 +1,40 @@
-//! The engine crate.
+//! How a run survives: ledger, leases, retries, fan-out and join, doorbells. It knows no snapshot: what a run does is
+//! a [`Workflow`] somebody else hands in.
+//!
+//! The tables of schema `snapshots` are the truth. `apalis.jobs` carries doorbells, messages that say "step 7 may be
+//! ready": a doorbell that is lost, late or rung twice changes nothing but the time.
+//!
+//! Invariants: every write of a step is fenced by the lease token of its latest claim; completion and what it sets off
+//! are one transaction; names, never positions, tie rows to code; any process may die at any point.
+mod backoff;
+mod catalog;
+mod client;
+mod ctx;
+mod doorbell;
+mod engine;
+mod error;
+mod lease;
+mod model;
+mod queries;
+mod registry;
+mod runner;
+mod setup;
+mod start;
+pub mod statements;
+mod sweep;
+mod wake;
+mod workflow;
+
+pub use backoff::Backoff;
+pub use catalog::{Catalog, WorkflowError};
+pub use client::Client;
+pub use ctx::Ctx;
+pub use engine::{Engine, EngineConfig, Shutdown};
+pub use error::{BoxError, CancelError, EngineError, SetupError, StartError, StepError, WaitError};
+pub use model::{
+    Attempt, Event, Level, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState,
+};
+pub use queries::{RunCursor, RunFilter};
+pub use setup::{control_pool, control_pool_options, migrate};
+pub use start::StartRun;
+pub use workflow::Workflow;

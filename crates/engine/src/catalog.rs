@@ -1,0 +1,167 @@
+//! Which workflows this binary knows, checked once. The part that starting and claiming runs need, without functions.
+//! Invariant: predecessors are earlier steps, so a catalogued workflow has no circle.
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::workflow::{StepSpec, Workflow};
+
+/// A workflow that is not sound.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum WorkflowError {
+    /// Two workflows of one name.
+    #[error("workflow `{workflow}` is given twice")]
+    Twice {
+        /// Its name.
+        workflow: &'static str,
+    },
+    /// Nothing to do.
+    #[error("workflow `{workflow}` has no steps")]
+    Empty {
+        /// Its name.
+        workflow: &'static str,
+    },
+    /// Two steps of one name.
+    #[error("workflow `{workflow}` has two steps named `{step}`")]
+    DuplicateStep {
+        /// The workflow.
+        workflow: &'static str,
+        /// The name.
+        step: &'static str,
+    },
+    /// A predecessor that is not an earlier step.
+    #[error("step `{step}` of workflow `{workflow}` comes after `{after}`, which is no earlier step")]
+    UnknownPredecessor {
+        /// The workflow.
+        workflow: &'static str,
+        /// The step.
+        step: &'static str,
+        /// What it names.
+        after: &'static str,
+    },
+    /// A step that may never be tried.
+    #[error("step `{step}` of workflow `{workflow}` needs at least one attempt")]
+    NoAttempts {
+        /// The workflow.
+        workflow: &'static str,
+        /// The step.
+        step: &'static str,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Definition {
+    pub(crate) name: &'static str,
+    pub(crate) version: u32,
+    pub(crate) steps: Vec<StepSpec>,
+}
+
+/// The workflows of this binary by name. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Catalog(Arc<BTreeMap<&'static str, Definition>>);
+
+impl Catalog {
+    /// Checks the workflows and keeps what starting a run needs.
+    ///
+    /// # Errors
+    /// The first workflow that is not sound.
+    pub fn of<S>(workflows: &[Workflow<S>]) -> Result<Self, WorkflowError> {
+        let mut known = BTreeMap::new();
+        for workflow in workflows {
+            let definition = Definition {
+                name: workflow.name,
+                version: workflow.version,
+                steps: workflow.steps.iter().map(|step| step.spec.clone()).collect(),
+            };
+            check(&definition)?;
+            if known.insert(workflow.name, definition).is_some() {
+                return Err(WorkflowError::Twice { workflow: workflow.name });
+            }
+        }
+        Ok(Self(Arc::new(known)))
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Definition> {
+        self.0.get(name)
+    }
+
+    /// Names and versions side by side, as the ledger's arrays want them.
+    pub(crate) fn versions(&self) -> (Vec<String>, Vec<i32>) {
+        self.0.values().map(|known| (known.name.to_owned(), known.version.cast_signed())).unzip()
+    }
+}
+
+fn check(definition: &Definition) -> Result<(), WorkflowError> {
+    let workflow = definition.name;
+    if definition.steps.is_empty() {
+        return Err(WorkflowError::Empty { workflow });
+    }
+    let mut earlier: Vec<&str> = Vec::new();
+    for spec in &definition.steps {
+        let step = spec.name;
+        if earlier.contains(&step) {
+            return Err(WorkflowError::DuplicateStep { workflow, step });
+        }
+        if let Some(after) = spec.after.iter().find(|name| !earlier.contains(name)) {
+            return Err(WorkflowError::UnknownPredecessor { workflow, step, after });
+        }
+        if spec.attempts == 0 {
+            return Err(WorkflowError::NoAttempts { workflow, step });
+        }
+        earlier.push(step);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ctx, StepError};
+
+    async fn noop(_: Ctx<()>, (): ()) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    fn fault(workflow: Workflow<()>) -> Option<WorkflowError> {
+        Catalog::of(&[workflow]).err()
+    }
+
+    #[test]
+    fn a_branching_workflow_is_sound() {
+        let workflow = Workflow::named("w", 1)
+            .step("a", noop)
+            .step("b", noop)
+            .step("c", noop)
+            .after(&["a"])
+            .step("d", noop)
+            .after(&["b", "c"]);
+        assert_eq!(fault(workflow), None);
+    }
+
+    #[test]
+    fn two_steps_of_one_name_are_refused() {
+        let workflow = Workflow::named("w", 1).step("a", noop).step("a", noop);
+        assert_eq!(fault(workflow), Some(WorkflowError::DuplicateStep { workflow: "w", step: "a" }));
+    }
+
+    #[test]
+    fn a_predecessor_must_be_an_earlier_step() {
+        let workflow = Workflow::named("w", 1).step("a", noop).after(&["z"]);
+        let expected = WorkflowError::UnknownPredecessor { workflow: "w", step: "a", after: "z" };
+        assert_eq!(fault(workflow), Some(expected));
+    }
+
+    #[test]
+    fn a_workflow_without_steps_is_refused() {
+        assert_eq!(fault(Workflow::named("w", 1)), Some(WorkflowError::Empty { workflow: "w" }));
+    }
+
+    #[test]
+    fn a_step_without_attempts_is_refused() {
+        let workflow = Workflow::named("w", 1).step("a", noop).attempts(0);
+        assert_eq!(fault(workflow), Some(WorkflowError::NoAttempts { workflow: "w", step: "a" }));
+    }
+}

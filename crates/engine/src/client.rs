@@ -1,0 +1,126 @@
+//! What API and CLI do with runs: start, cancel, read, wait. Needs the workflows' shapes, not a worker.
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool, postgres::PgListener};
+
+use crate::{
+    catalog::Catalog,
+    error::{CancelError, StartError, WaitError},
+    model::{Event, Run, RunDetail, RunId},
+    queries::{self, RunFilter},
+    start::{self, StartRun},
+    statements,
+};
+
+/// How often a waiter looks without having been told.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Access to the ledger. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pool: PgPool,
+    catalog: Catalog,
+}
+
+impl Client {
+    /// A client for the workflows in `catalog`; `pool` must come from [`crate::control_pool`].
+    #[must_use]
+    pub const fn new(pool: PgPool, catalog: Catalog) -> Self {
+        Self { pool, catalog }
+    }
+
+    /// The workflows that may be started.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(&self, request: &StartRun) -> Result<RunId, StartError> {
+        let mut tx = self.pool.begin().await?;
+        let run = self.start_in(&mut tx, request).await?;
+        tx.commit().await?;
+        Ok(run)
+    }
+
+    /// Starts a run when the caller's transaction commits, and not at all if it does not. The connection's
+    /// `search_path` must be the control pool's.
+    ///
+    /// # Errors
+    /// See [`StartError`]; the transaction stays usable except after a database error.
+    pub async fn start_in(&self, conn: &mut PgConnection, request: &StartRun) -> Result<RunId, StartError> {
+        start::start(conn, &self.catalog, request).await
+    }
+
+    /// Asks a run to end. What runs learns of it within a third of the lease; the run has ended when that has.
+    ///
+    /// # Errors
+    /// See [`CancelError`].
+    pub async fn cancel(&self, run: RunId) -> Result<(), CancelError> {
+        match queries::run(&self.pool, run).await? {
+            None => Err(CancelError::UnknownRun { run }),
+            Some(found) if found.state.is_finished() => Err(CancelError::Finished { run, state: found.state }),
+            Some(_) => Ok(statements::cancel(&self.pool, run).await?),
+        }
+    }
+
+    /// Runs, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn runs(&self, filter: &RunFilter, limit: u32) -> sqlx::Result<Vec<Run>> {
+        queries::runs(&self.pool, filter, i64::from(limit)).await
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn run(&self, run: RunId) -> sqlx::Result<Option<Run>> {
+        queries::run(&self.pool, run).await
+    }
+
+    /// One run with its steps and attempts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn detail(&self, run: RunId) -> sqlx::Result<Option<RunDetail>> {
+        queries::detail(&self.pool, run).await
+    }
+
+    /// The run's log after event `after` (0 for the beginning), at most `limit` lines.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn events(&self, run: RunId, after: i64, limit: u32) -> sqlx::Result<Vec<Event>> {
+        queries::events(&self.pool, run, after, i64::from(limit)).await
+    }
+
+    /// Waits until the run has ended. Holds one connection; bound it with a timeout of your own.
+    ///
+    /// # Errors
+    /// See [`WaitError`].
+    pub async fn wait(&self, run: RunId) -> Result<Run, WaitError> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(statements::RUN_CHANNEL).await?;
+        loop {
+            let found = queries::run(&self.pool, run).await?.ok_or(WaitError::UnknownRun { run })?;
+            if found.state.is_finished() {
+                return Ok(found);
+            }
+            let told = async {
+                loop {
+                    match listener.recv().await {
+                        Ok(notification) if notification.payload() != run.to_string() => {}
+                        other => return other.map(drop),
+                    }
+                }
+            };
+            // An error here is mended by looking, which reports it if it lasts.
+            let _ = tokio::time::timeout(LOOK, told).await;
+        }
+    }
+}

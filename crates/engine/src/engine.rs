@@ -1,0 +1,256 @@
+//! A process's share in running things: pull loops per queue, the sweep, the registration, and their common end.
+//! Invariant: a failing database ends none of them; each is tried again with a capped wait, pull loops under a new name.
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, future::join_all};
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    catalog::Catalog,
+    client::Client,
+    doorbell::{OnRing, Puller},
+    error::EngineError,
+    model::Queue,
+    registry::Registration,
+    runner::Runner,
+    statements::Claimant,
+    sweep::Sweeper,
+    wake::Wakes,
+    workflow::Workflow,
+};
+
+/// Pull loops per queue: one fetches a doorbell a time, so a few of them keep more slots busy with short steps.
+const PULLERS: usize = 4;
+
+/// How an engine is asked to end.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Claim nothing more; running steps may yield or finish.
+    pub soft: CancellationToken,
+    /// Drop what still runs; its leases expire and others take over. Implies `soft`.
+    pub hard: CancellationToken,
+}
+
+/// What an engine is told about its machine and its patience.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// This machine's name, as operators know it.
+    pub host: String,
+    /// This binary's version.
+    pub version: String,
+    /// Steps of queue `control` at once.
+    pub control_slots: usize,
+    /// Steps of queue `io` at once.
+    pub io_slots: usize,
+    /// Steps of queue `cpu` at once.
+    pub cpu_slots: usize,
+    /// How long a step is held without a renewal; renewed every third of it. Bounds the takeover after a crash.
+    pub lease: Duration,
+    /// Time between sweeps.
+    pub sweep_interval: Duration,
+    /// After how long without a live doorbell a ready step is rung for again.
+    pub doorbell_lost_after: Duration,
+    /// How long a run of a version that no worker knows waits for one before it fails.
+    pub stranded_after: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            host: "localhost".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            control_slots: 4,
+            io_slots: 8,
+            cpu_slots: std::thread::available_parallelism().map_or(2, usize::from),
+            lease: Duration::from_secs(4),
+            sweep_interval: Duration::from_secs(1),
+            doorbell_lost_after: Duration::from_secs(5),
+            stranded_after: Duration::from_secs(60),
+        }
+    }
+}
+
+impl EngineConfig {
+    const fn slots(&self, queue: Queue) -> usize {
+        match queue {
+            Queue::Control => self.control_slots,
+            Queue::Io => self.io_slots,
+            Queue::Cpu => self.cpu_slots,
+        }
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        let fault = |setting, problem| Err(EngineError::Setting { setting, problem });
+        if Queue::ALL.iter().any(|queue| self.slots(*queue) == 0) {
+            return fault("slots", "must be at least 1 for every queue");
+        }
+        if self.lease < Duration::from_millis(300) {
+            return fault("lease", "must be at least 300 ms, or renewals come too late");
+        }
+        if self.sweep_interval.is_zero() {
+            return fault("sweep_interval", "must not be zero");
+        }
+        Ok(())
+    }
+}
+
+/// Runs workflows against one control database, together with any number of engines elsewhere.
+pub struct Engine<S> {
+    config: EngineConfig,
+    catalog: Catalog,
+    pool: PgPool,
+    services: Arc<S>,
+    workflows: HashMap<&'static str, Workflow<S>>,
+}
+
+impl<S: Send + Sync + 'static> Engine<S> {
+    /// An engine at rest. The database must have been made ready with [`crate::migrate`].
+    ///
+    /// # Errors
+    /// A workflow that is not sound, a setting that makes no sense.
+    pub fn new(
+        pool: PgPool,
+        services: impl Into<Arc<S>>,
+        workflows: Vec<Workflow<S>>,
+        config: EngineConfig,
+    ) -> Result<Self, EngineError> {
+        config.check()?;
+        let catalog = Catalog::of(&workflows)?;
+        let workflows = workflows.into_iter().map(|workflow| (workflow.name, workflow)).collect();
+        Ok(Self { config, catalog, pool, services: services.into(), workflows })
+    }
+
+    /// Starts, cancels and reads runs.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.pool.clone(), self.catalog.clone())
+    }
+
+    /// Works until asked to end: returns when, after `soft`, no step of this engine runs any more, or at once after
+    /// `hard`.
+    ///
+    /// # Errors
+    /// The control database refuses the registration. Later outages are waited out.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), EngineError> {
+        let registration =
+            Arc::new(Registration::new(&self.config.host, &self.config.version, &self.catalog));
+        registration.insert(&self.pool).await.map_err(EngineError::Register)?;
+        let sweeper = self.sweeper(Arc::clone(&registration));
+        let (pool, config) = (self.pool.clone(), self.config.clone());
+        let runner = Arc::new(self.into_runner(&registration.id, shutdown.clone()));
+        let wakes = Wakes::default();
+        let pullers = Queue::ALL.iter().flat_map(|queue| {
+            let slots = config.slots(*queue);
+            let permits = Arc::new(Semaphore::new(slots));
+            let loops = slots.min(PULLERS);
+            (0..loops).map(|no| (*queue, no, slots.div_ceil(loops), Arc::clone(&permits))).collect::<Vec<_>>()
+        });
+        let pullers = join_all(pullers.map(|(queue, no, concurrency, permits)| {
+            let supervisor = Supervisor { runner: &runner, wakes: &wakes, queue, no, concurrency, permits };
+            supervisor.run().boxed()
+        }));
+        let work = async {
+            pullers.await;
+            runner.running.close();
+            runner.running.wait().await;
+        };
+        let note_drain = async {
+            shutdown.soft.cancelled().await;
+            if let Err(error) = registration.drain(&pool).await {
+                warn!(%error, "cannot note that this worker is draining");
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = work => info!("all steps of this worker have ended"),
+            () = shutdown.hard.cancelled() => info!("stopping hard; leases of running steps will expire"),
+            () = sweeper.run() => {}
+            () = wakes.listen(&pool) => {}
+            () = note_drain => {}
+        }
+        // Steps look at the same token; this only waits for their tasks to be gone.
+        runner.running.close();
+        runner.running.wait().await;
+        Ok(())
+    }
+
+    fn sweeper(&self, registration: Arc<Registration>) -> Sweeper {
+        Sweeper {
+            pool: self.pool.clone(),
+            interval: self.config.sweep_interval,
+            lease: self.config.lease,
+            lost_after: self.config.doorbell_lost_after,
+            stranded_after: self.config.stranded_after,
+            registration,
+        }
+    }
+
+    fn into_runner(self, worker: &str, shutdown: Shutdown) -> Runner<S> {
+        let (workflows, versions) = self.catalog.versions();
+        let claimant = Claimant { worker: worker.to_owned(), lease: self.config.lease, workflows, versions };
+        Runner {
+            pool: self.pool,
+            services: self.services,
+            workflows: self.workflows,
+            claimant,
+            shutdown,
+            running: TaskTracker::new(),
+        }
+    }
+}
+
+/// Keeps one pull loop going.
+struct Supervisor<'a, S> {
+    runner: &'a Arc<Runner<S>>,
+    wakes: &'a Wakes,
+    queue: Queue,
+    no: usize,
+    concurrency: usize,
+    permits: Arc<Semaphore>,
+}
+
+impl<S: Send + Sync + 'static> Supervisor<'_, S> {
+    async fn run(self) {
+        let soft = &self.runner.shutdown.soft;
+        let mut wait = Duration::from_millis(100);
+        for restart in 0_u64.. {
+            let begun = Instant::now();
+            let ended = self.puller(restart).run(soft.clone().cancelled_owned()).await;
+            if soft.is_cancelled() {
+                return;
+            }
+            match ended {
+                Ok(()) => warn!(queue = %self.queue, "a pull loop ended by itself, starting a new one"),
+                Err(error) => warn!(queue = %self.queue, %error, "a pull loop failed, starting a new one"),
+            }
+            if begun.elapsed() > Duration::from_secs(30) {
+                wait = Duration::from_millis(100);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = soft.cancelled() => return,
+            }
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    fn puller(&self, restart: u64) -> Puller {
+        let (runner, permits) = (Arc::clone(self.runner), Arc::clone(&self.permits));
+        let on_ring: OnRing = Arc::new(move |step| Arc::clone(&runner).answer(step, Arc::clone(&permits)).boxed());
+        Puller {
+            pool: self.runner.pool.clone(),
+            queue: self.queue,
+            name: format!("{}/{}/{}/{restart}", self.runner.claimant.worker, self.queue, self.no),
+            concurrency: self.concurrency,
+            signals: self.wakes.subscribe(self.queue),
+            on_ring,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What can go wrong, and what happens next. Texts never repeat their source; [`chain`] renders the whole line of
+//! causes, once, where the ledger or a log takes it.
+use std::error::Error;
+
+use crate::model::{RunId, RunState};
+
+/// A cause of any type.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a step gives up this attempt. The step picks the variant, where the knowledge is.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// May pass: the step is tried again after its backoff, up to its number of attempts.
+    #[error(transparent)]
+    Retry(BoxError),
+    /// No retry mends this: the step fails now.
+    #[error(transparent)]
+    Fail(BoxError),
+    /// The process is stopping: give the step back without spending an attempt.
+    #[error("the step was given back because its worker is stopping")]
+    Yield,
+}
+
+impl StepError {
+    /// For `map_err`: an error that may pass.
+    pub fn retry(error: impl Into<BoxError>) -> Self {
+        Self::Retry(error.into())
+    }
+
+    /// For `map_err`: an error that no retry mends.
+    pub fn fail(error: impl Into<BoxError>) -> Self {
+        Self::Fail(error.into())
+    }
+}
+
+/// Why a run was not started. Nothing was written, and the caller's transaction is still usable, except after
+/// [`StartError::Database`].
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An unfinished run of this workflow holds the same unique key.
+    #[error("a run of this workflow with the same key is not finished yet: {run}")]
+    AlreadyRunning {
+        /// The unfinished run.
+        run: RunId,
+    },
+    /// No such workflow in this binary.
+    #[error("there is no workflow `{name}`; known are: {known}")]
+    UnknownWorkflow {
+        /// What was asked for.
+        name: String,
+        /// The names this binary knows, comma-separated.
+        known: String,
+    },
+    /// Priority outside 0..=1000.
+    #[error("priority {priority} is outside 0..=1000")]
+    BadPriority {
+        /// What was asked for.
+        priority: i32,
+    },
+    /// The ledger could not be written.
+    #[error("cannot write the run to the control database")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Why a run was not cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// No run with this id.
+    #[error("there is no run {run}")]
+    UnknownRun {
+        /// What was asked for.
+        run: RunId,
+    },
+    /// It has already ended.
+    #[error("run {run} has already ended: {state}")]
+    Finished {
+        /// The run.
+        run: RunId,
+        /// How it ended.
+        state: RunState,
+    },
+    /// The ledger could not be written.
+    #[error("cannot write the cancellation to the control database")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Why waiting for the end of a run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// No run with this id.
+    #[error("there is no run {run}")]
+    UnknownRun {
+        /// What was asked for.
+        run: RunId,
+    },
+    /// The ledger could not be read.
+    #[error("cannot read the run from the control database")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Why the control database could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The role may not create what is needed.
+    #[error("cannot create {what} in the control database; the role needs CREATE on the database")]
+    Prepare {
+        /// The thing.
+        what: &'static str,
+        /// What Postgres said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The doorbell tables could not be made or brought up to date.
+    #[error("cannot set up the doorbell tables (schema apalis)")]
+    Doorbell(#[source] BoxError),
+    /// A migration of schema `snapshots` failed.
+    #[error("cannot migrate schema snapshots of the control database")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+/// Why the engine could not be built or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A workflow is not sound.
+    #[error("cannot run the workflows of this binary")]
+    Workflow(#[from] crate::catalog::WorkflowError),
+    /// A setting makes no sense.
+    #[error("engine setting `{setting}` {problem}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The worker could not be registered.
+    #[error("cannot register this worker in the control database")]
+    Register(#[source] sqlx::Error),
+}
+
+/// Renders an error and all its causes: `cannot upload: connection refused`.
+#[must_use]
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Some libraries do repeat their source; saying it twice helps nobody.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The text of a panic's payload.
+#[must_use]
+pub(crate) fn panic_text(payload: Box<dyn std::any::Any + Send>) -> String {
+    let message = payload
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    format!("panicked: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read the plan")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn the_chain_names_every_cause() {
+        let error = StepError::retry(Outer(std::io::Error::other("disk on fire")));
+        assert_eq!(chain(&error), "cannot read the plan: disk on fire");
+    }
+
+    #[test]
+    fn a_cause_already_quoted_is_not_said_twice() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("upload failed: {0}")]
+        struct Quoting(#[source] std::io::Error);
+        assert_eq!(chain(&Quoting(std::io::Error::other("no route"))), "upload failed: no route");
+    }
+}

@@ -1,0 +1,88 @@
+//! Reading the ledger for people: lists, details, logs. Changes nothing.
+use chrono::{DateTime, Utc};
+use sqlx::{PgExecutor, PgPool};
+
+use crate::model::{Attempt, Event, Run, RunDetail, RunId, RunState, Step};
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Only this workflow's.
+    pub workflow: Option<String>,
+    /// Only in one of these states; empty means any.
+    pub states: Vec<RunState>,
+    /// Only asked for at or after this.
+    pub since: Option<DateTime<Utc>>,
+    /// Only after this run in the list, which is newest first.
+    pub after: Option<RunCursor>,
+}
+
+/// The place of a run in the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunCursor {
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// Its id.
+    pub id: RunId,
+}
+
+const RUN: &str = "id, workflow, version, params, unique_key, priority, state, next_attempt_at, parent_run_id, \
+     cancel_requested_at, error, created_at, started_at, done_at";
+
+pub(crate) async fn runs(db: impl PgExecutor<'_>, filter: &RunFilter, limit: i64) -> sqlx::Result<Vec<Run>> {
+    let sql = format!(
+        "select {RUN} from snapshots.run \
+         where ($1::text is null or workflow = $1) \
+           and (cardinality($2::text[]) = 0 or state = any($2)) \
+           and ($3::timestamptz is null or created_at >= $3) \
+           and ($4::timestamptz is null or (created_at, id) < ($4, $5)) \
+         order by created_at desc, id desc limit $6"
+    );
+    let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(&filter.workflow)
+        .bind(states)
+        .bind(filter.since)
+        .bind(filter.after.map(|cursor| cursor.created_at))
+        .bind(filter.after.map(|cursor| cursor.id.0))
+        .bind(limit)
+        .fetch_all(db)
+        .await
+}
+
+pub(crate) async fn run(db: impl PgExecutor<'_>, run: RunId) -> sqlx::Result<Option<Run>> {
+    let sql = format!("select {RUN} from snapshots.run where id = $1");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run).fetch_optional(db).await
+}
+
+pub(crate) async fn detail(pool: &PgPool, id: RunId) -> sqlx::Result<Option<RunDetail>> {
+    let Some(run) = run(pool, id).await? else { return Ok(None) };
+    let steps: Vec<Step> = sqlx::query_as(
+        "select id, run_id, name, kind, index, state, queue, children_total, children_left, children_failed, attempt, \
+         max_attempts, run_at, lease_until, worker, progress, output, error, started_at, done_at \
+         from snapshots.step where run_id = $1 order by coalesce(group_id, id), kind <> 'child' desc, index",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await?;
+    let attempts: Vec<Attempt> = sqlx::query_as(
+        "select a.step_id, a.no, a.worker, a.started_at, a.done_at, a.outcome, a.error \
+         from snapshots.attempt a join snapshots.step s on s.id = a.step_id \
+         where s.run_id = $1 order by a.lease_token",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await?;
+    Ok(Some(RunDetail { run, steps, attempts }))
+}
+
+pub(crate) async fn events(
+    db: impl PgExecutor<'_>,
+    run: RunId,
+    after: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<Event>> {
+    let sql = "select id, run_id, step_id, at, level, kind, data from snapshots.event \
+         where run_id = $1 and id > $2 order by id limit $3";
+    sqlx::query_as(sql).bind(run).bind(after).bind(limit).fetch_all(db).await
+}

@@ -1,0 +1,214 @@
+//! From a doorbell to the ledger: claim the step, run its function, write how it ended.
+//!
+//! A step runs in a task of the engine, not of the doorbell's worker: when the database fails the worker, the step goes
+//! on. Invariant: whatever the function does (return, panic, hang past its timeout), exactly one ending is written, and
+//! only while the lease holds.
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use serde_json::Value;
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use crate::{
+    ctx::{Ctx, Signals},
+    engine::Shutdown,
+    error::{StepError, chain, panic_text},
+    lease,
+    model::{StepId, StepKind},
+    statements::{self, Claimant, Claimed, Ending, Written},
+    workflow::{StepDef, Workflow},
+};
+
+/// How long a cancelled attempt may take to notice before it is dropped.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a step that yields without need stays away.
+const IDLE_YIELD: Duration = Duration::from_secs(1);
+
+/// All that running steps takes; shared by the workers of an engine.
+pub(crate) struct Runner<S> {
+    pub(crate) pool: PgPool,
+    pub(crate) services: Arc<S>,
+    pub(crate) workflows: HashMap<&'static str, Workflow<S>>,
+    pub(crate) claimant: Claimant,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) running: TaskTracker,
+}
+
+/// What an attempt came to.
+enum Attempted {
+    Output(Value),
+    Children(Vec<Value>),
+    Ended(StepError),
+    /// Cut off from outside: nothing to write but, after a cancellation or timeout, that.
+    Cut(&'static str),
+}
+
+impl<S: Send + Sync + 'static> Runner<S> {
+    /// Answers a doorbell; returns when the step has ended, so that the worker's slots count running steps. The slot
+    /// itself goes with the step, which outlives a worker that dies.
+    pub(crate) async fn answer(self: Arc<Self>, step: StepId, slots: Arc<Semaphore>) {
+        let Ok(slot) = slots.acquire_owned().await else { return };
+        if self.shutdown.soft.is_cancelled() {
+            return;
+        }
+        let claimed = match statements::claim(&self.pool, step, &self.claimant).await {
+            Ok(Some(claimed)) => claimed,
+            Ok(None) => return debug!(step.id = %step, "stale doorbell"),
+            // Sweep rings again.
+            Err(error) => return warn!(step.id = %step, error = chain(&error), "cannot claim the step"),
+        };
+        let span = info_span!("step", run.id = %claimed.run_id, workflow = claimed.workflow, step = claimed.name,
+            index = claimed.index, attempt = claimed.attempt);
+        let work = Arc::clone(&self).execute(claimed).instrument(span);
+        let hard = self.shutdown.hard.clone();
+        let task = self.running.spawn(async move {
+            let _slot = slot;
+            hard.run_until_cancelled(work).await;
+        });
+        // Nothing in `execute` panics but the step, and that is caught.
+        let _ = task.await;
+    }
+
+    async fn execute(self: Arc<Self>, claimed: Claimed) {
+        let lease = claimed.lease();
+        let signals = Signals::new(self.shutdown.soft.clone());
+        let keeper = lease::keep(self.pool.clone(), lease, self.claimant.lease, signals.clone());
+        let keeper = AbortOnDrop(tokio::spawn(keeper.in_current_span()));
+        let attempted = self.attempt(&claimed, &signals).await;
+        self.write(&claimed, attempted, &signals).await;
+        drop(keeper);
+    }
+
+    async fn attempt(&self, claimed: &Claimed, signals: &Signals) -> Attempted {
+        let Some(definition) = self.definition(claimed) else {
+            let text = format!(
+                "version {} of workflow `{}` has no step `{}` in this binary; its steps were changed without a new version",
+                claimed.version, claimed.workflow, claimed.name
+            );
+            return Attempted::Ended(StepError::fail(text));
+        };
+        let input = match self.input(claimed).await {
+            Ok(input) => input,
+            Err(error) => return Attempted::Ended(StepError::retry(error)),
+        };
+        match (claimed.kind, &definition.expand) {
+            (StepKind::Group, Some(expand)) => {
+                match std::panic::catch_unwind(AssertUnwindSafe(|| expand(input))) {
+                    Ok(Ok(children)) => Attempted::Children(children),
+                    Ok(Err(error)) => Attempted::Ended(error),
+                    Err(payload) => Attempted::Ended(StepError::retry(panic_text(payload))),
+                }
+            }
+            _ => self.call(definition, claimed, input, signals).await,
+        }
+    }
+
+    fn definition(&self, claimed: &Claimed) -> Option<&StepDef<S>> {
+        self.workflows.get(claimed.workflow.as_str())?.steps.iter().find(|step| step.spec.name == claimed.name)
+    }
+
+    async fn input(&self, claimed: &Claimed) -> sqlx::Result<Value> {
+        if claimed.kind == StepKind::Child {
+            return Ok(claimed.input.clone().unwrap_or(Value::Null));
+        }
+        let mut outputs = statements::inputs(&self.pool, claimed.lease().step).await?;
+        Ok(match outputs.len() {
+            0 => claimed.params.clone(),
+            1 => outputs.swap_remove(0).1,
+            _ => Value::Object(outputs.into_iter().collect()),
+        })
+    }
+
+    /// Runs the step's function in a task of its own, which is dropped when the attempt is cut off.
+    async fn call(&self, step: &StepDef<S>, claimed: &Claimed, input: Value, signals: &Signals) -> Attempted {
+        let ctx = Ctx::new(claimed.clone(), Arc::clone(&self.services), signals.clone(), self.pool.clone());
+        let handler = Arc::clone(&step.handler);
+        let work = async move { handler(ctx, input).await }.in_current_span();
+        let mut task = AbortOnDrop(tokio::spawn(AssertUnwindSafe(work).catch_unwind()));
+        let timeout = claimed.timeout_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
+        tokio::select! {
+            ended = &mut task.0 => match ended {
+                Ok(Ok(Ok(output))) => Attempted::Output(output),
+                Ok(Ok(Err(error))) => Attempted::Ended(error),
+                Ok(Err(payload)) => Attempted::Ended(StepError::retry(panic_text(payload))),
+                Err(error) => Attempted::Ended(StepError::retry(error)),
+            },
+            () = after(timeout) => {
+                signals.cancelled.cancel();
+                Attempted::Cut("ran longer than its timeout")
+            }
+            () = grace(&signals.cancelled) => Attempted::Cut("was cancelled"),
+        }
+    }
+
+    /// Writes the ending, again and again while the database is away: the work is done and the lease may still hold.
+    async fn write(&self, claimed: &Claimed, attempted: Attempted, signals: &Signals) {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            match self.write_once(claimed, &attempted, signals).await {
+                Ok(Written::Done) => return,
+                Ok(Written::Fenced) => return info!("the step's ending was not written: another worker holds it by now"),
+                Err(error) => warn!(error = chain(&error), "cannot write the step's ending, trying again"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    async fn write_once(&self, claimed: &Claimed, attempted: &Attempted, signals: &Signals) -> sqlx::Result<Written> {
+        let lease = claimed.lease();
+        let progress = signals.progress.borrow().clone();
+        let error = match attempted {
+            Attempted::Output(output) => return statements::complete(&self.pool, lease, output, progress.as_ref()).await,
+            Attempted::Children(inputs) => return statements::plan(&self.pool, lease, inputs).await,
+            Attempted::Ended(StepError::Yield) => {
+                let after = if self.shutdown.soft.is_cancelled() { Duration::ZERO } else { IDLE_YIELD };
+                return statements::end(&self.pool, lease, &Ending::Yielded { after }).await;
+            }
+            Attempted::Ended(error) => error,
+            Attempted::Cut(why) => {
+                let why = if signals.cancelled_by_operator() { "was cancelled" } else { why };
+                &StepError::retry(format!("the step {why}"))
+            }
+        };
+        statements::end(&self.pool, lease, &self.ending(claimed, error)).await
+    }
+
+    fn ending(&self, claimed: &Claimed, cause: &StepError) -> Ending {
+        let error = chain(cause);
+        let last = claimed.attempt >= claimed.max_attempts;
+        if last || matches!(cause, StepError::Fail(_)) {
+            error!(error, "the step failed");
+            return Ending::Failed { error };
+        }
+        let after = claimed.backoff().delay(claimed.attempt.unsigned_abs(), rand::random());
+        warn!(error, retry_after_ms = statements::millis(after), "the attempt failed");
+        Ending::Retry { after, error }
+    }
+}
+
+async fn after(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves some time after the attempt was cancelled, so that a step that listens can end by itself.
+async fn grace(cancelled: &CancellationToken) {
+    cancelled.cancelled().await;
+    tokio::time::sleep(CANCEL_GRACE).await;
+}
+
+/// A task that ends with whoever waits for it.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,66 @@
+//! Makes a database the control database: schema `snapshots`, the doorbell tables of apalis, our migrations.
+//!
+//! Invariant: on somebody else's database nothing of ours lands in `public`. apalis creates its extensions and a helper
+//! function without naming a schema, so every connection's `search_path` begins with `snapshots`.
+use std::str::FromStr;
+
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::{doorbell, error::SetupError};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/control");
+
+/// Any constant: whoever migrates holds this advisory lock.
+const SETUP_LOCK: i64 = 0x736e_6170_7365_7475;
+
+/// Connection settings for the control database: `url` with a `search_path` of `snapshots, public`. `public` comes
+/// second because an extension that the database's owner installed there stays there.
+///
+/// # Errors
+/// A URL that is not a Postgres URL.
+pub fn control_pool_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?
+        .application_name("snapshots")
+        .options([("search_path", "snapshots,public")]))
+}
+
+/// A pool on the control database. An engine holds one connection to listen, one per doorbell worker while it fetches,
+/// and one per step while it writes: 10 is a fair minimum.
+///
+/// # Errors
+/// A bad URL, or a database that does not answer.
+pub async fn control_pool(url: &str, max_connections: u32) -> Result<PgPool, sqlx::Error> {
+    PgPoolOptions::new().max_connections(max_connections).connect_with(control_pool_options(url)?).await
+}
+
+/// Creates or updates everything the engine needs. Safe to run again and from many processes at once; `pool` must come
+/// from [`control_pool`] or [`control_pool_options`].
+///
+/// # Errors
+/// Missing rights, or a migration that was changed after it was applied.
+pub async fn migrate(pool: &PgPool) -> Result<(), SetupError> {
+    let prepare = |what| move |source| SetupError::Prepare { what, source };
+    // A connection of its own: the lock must not stay behind on a pooled one if this future is dropped.
+    let mut lock = PgConnection::connect_with(&pool.connect_options())
+        .await
+        .map_err(prepare("a connection"))?;
+    sqlx::query("select pg_advisory_lock($1)")
+        .bind(SETUP_LOCK)
+        .execute(&mut lock)
+        .await
+        .map_err(prepare("a lock"))?;
+    create(pool, "schema snapshots", "create schema if not exists snapshots").await?;
+    create(pool, "extension pgcrypto", "create extension if not exists pgcrypto schema snapshots").await?;
+    create(pool, "extension hstore", "create extension if not exists hstore schema snapshots").await?;
+    doorbell::setup(pool).await?;
+    MIGRATIONS.run(pool).await?;
+    lock.close().await.map_err(prepare("a connection"))
+}
+
+async fn create(pool: &PgPool, what: &'static str, sql: &'static str) -> Result<(), SetupError> {
+    sqlx::query(sql).execute(pool).await.map_err(|source| SetupError::Prepare { what, source })?;
+    Ok(())
+}

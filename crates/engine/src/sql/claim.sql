@@ -1,0 +1,32 @@
+with claimed as (
+    update snapshots.step s
+    set state = 'running',
+        attempt = s.attempt + 1,
+        lease_token = nextval('snapshots.lease_token'),
+        lease_until = now() + $3 * interval '1 millisecond',
+        worker = $2,
+        progress = null,
+        started_at = coalesce(s.started_at, now())
+    from snapshots.run r
+    where s.id = $1
+      and r.id = s.run_id
+      and s.state = 'ready'
+      and s.run_at <= now()
+      and s.attempt < s.max_attempts
+      and r.state in ('queued', 'running', 'retrying')
+      and r.cancel_requested_at is null
+      and (r.workflow, r.version) in (select * from unnest($4::text[], $5::integer[]))
+    returning s.id, s.lease_token, s.run_id, s.name, s.kind, s.index, s.attempt, s.max_attempts, s.backoff_base_ms,
+        s.backoff_cap_ms, s.timeout_ms, s.input, r.workflow, r.version, r.unique_key, r.params,
+        r.created_at
+), opened as (
+    insert into snapshots.attempt (step_id, lease_token, no, worker)
+    select id, lease_token, attempt, $2 from claimed
+), begun as (
+    update snapshots.run r
+    set state = 'running', next_attempt_at = null, started_at = coalesce(r.started_at, now())
+    from claimed c
+    where r.id = c.run_id and r.state in ('queued', 'retrying')
+    returning pg_notify('snapshots_run', r.id::text)
+)
+select claimed.*, (select count(*) from begun) from claimed

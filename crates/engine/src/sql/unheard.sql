@@ -1,0 +1,16 @@
+select s.id, s.queue, s.priority
+from snapshots.step s
+join snapshots.run r on r.id = s.run_id
+where s.state = 'ready'
+  and s.run_at <= now()
+  and r.state in ('queued', 'running', 'retrying')
+  and (
+      s.doorbell is null
+      or s.rang_at < now() - $1 * interval '1 millisecond'
+         and not exists (
+             select 1 from apalis.jobs j where j.id = s.doorbell and j.status in ('Pending', 'Queued', 'Running')
+         )
+  )
+order by s.run_at
+limit $2
+for update of s skip locked
