@@ -8,3 +8,4 @@ mod chain_decode;
 mod embedded_child;
 mod embedded_postgres;
 mod embedded_s3;
+mod house_layout;
