@@ -257,7 +257,9 @@ mod tests {
 
     #[test]
     fn no_prefix_or_flipped_byte_of_a_value_panics_and_both_readers_agree() {
-        let raw = bytes("0c0000000201610b00000002090a050000000000000000000000000000000000000000000162060000000000000000000000000000000000000000000178");
+        let raw = bytes(
+            "0c0000000201610b00000002090a050000000000000000000000000000000000000000000162060000000000000000000000000000000000000000000178",
+        );
         assert!(decode(&raw).is_ok());
         for cut in 0..raw.len() {
             assert!(decode(&raw[..cut]).is_err());

@@ -25,10 +25,7 @@ pub struct ChainDigests {
 pub fn chain_digests<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> ChainDigests {
     let (mut chain, mut transactions, mut events) = (Vec::new(), Vec::new(), Vec::new());
     for block in blocks {
-        chain.push(format!(
-            "{}|{}|{}|{}",
-            block.height, block.hash, block.index_block_hash, block.parent_index_block_hash
-        ));
+        chain.push(format!("{}|{}|{}|{}", block.height, block.hash, block.index_block_hash, block.parent_index_block_hash));
         transactions.extend(transaction_lines(block));
         events.extend(event_lines(block));
     }

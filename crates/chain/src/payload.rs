@@ -176,11 +176,8 @@ fn transaction(node: NodeTransaction) -> Result<(Transaction, Option<Transaction
     let nothing =
         || Described { kind: UNKNOWN, sender: UNKNOWN.into(), contract_id: None, function_name: None, function_args: Vec::new() };
     // The node sends a lone zero byte for an operation made on Bitcoin: there is no Stacks transaction to read.
-    let (described, problem) = if raw == [0] {
-        (nothing(), None)
-    } else {
-        describe(&raw).map_or_else(|e| (nothing(), Some(e)), |d| (d, None))
-    };
+    let (described, problem) =
+        if raw == [0] { (nothing(), None) } else { describe(&raw).map_or_else(|e| (nothing(), Some(e)), |d| (d, None)) };
     let tx = Transaction {
         tx_id: node.txid,
         tx_index: node.tx_index,
