@@ -51,8 +51,7 @@ fn fan_out() -> Workflow<Calls> {
 
 #[tokio::test]
 async fn a_linear_run_hands_each_output_to_the_next_step() {
-    let bench = Bench::new(|| vec![Workflow::named("line", 1).step("a", start_at).step("b", double).step("c", double)])
-        .await;
+    let bench = Bench::new(|| vec![Workflow::named("line", 1).step("a", start_at).step("b", double).step("c", double)]).await;
     let worker = bench.worker(Calls::default());
     let run = bench.client.start(&StartRun::new("line", json!({ "from": 5 }))).await.unwrap();
     let detail = bench.finished(run).await;
@@ -189,10 +188,9 @@ async fn panics_in_async_and_in_blocking_code_are_errors_with_their_message() {
         let first = ctx.attempt() == 1;
         ctx.blocking(move || if first { panic!("blocking {}", "boom") } else { Ok(n) }).await
     }
-    let bench = Bench::new(|| {
-        vec![Workflow::named("panic", 1).step("a", in_async).backoff(FAST).step("b", in_blocking).backoff(FAST)]
-    })
-    .await;
+    let bench =
+        Bench::new(|| vec![Workflow::named("panic", 1).step("a", in_async).backoff(FAST).step("b", in_blocking).backoff(FAST)])
+            .await;
     let worker = bench.worker(Calls::default());
     let run = bench.client.start(&StartRun::new("panic", json!({}))).await.unwrap();
     let detail = bench.finished(run).await;
@@ -210,10 +208,8 @@ async fn a_step_over_its_timeout_is_stopped_and_tried_again() {
         }
         Ok(1)
     }
-    let bench = Bench::new(|| {
-        vec![Workflow::named("hang", 1).step("a", hang).backoff(FAST).timeout(Duration::from_millis(200))]
-    })
-    .await;
+    let bench =
+        Bench::new(|| vec![Workflow::named("hang", 1).step("a", hang).backoff(FAST).timeout(Duration::from_millis(200))]).await;
     let worker = bench.worker(Calls::default());
     let run = bench.client.start(&StartRun::new("hang", json!({}))).await.unwrap();
     let detail = bench.finished(run).await;
@@ -228,8 +224,7 @@ async fn a_step_out_of_attempts_fails_the_run_and_shows_that_it_was_retrying() {
         Err(StepError::retry("still down"))
     }
     let bench =
-        Bench::new(|| vec![Workflow::named("never", 1).step("a", never).attempts(2).backoff(FAST).step("b", double)])
-            .await;
+        Bench::new(|| vec![Workflow::named("never", 1).step("a", never).attempts(2).backoff(FAST).step("b", double)]).await;
     let run = bench.client.start(&StartRun::new("never", json!({}))).await.unwrap();
     // Driven by hand up to the wait, so that the state in between is seen.
     let claimed = bench.claim_any("hand").await;
@@ -313,15 +308,13 @@ async fn a_step_finds_its_state_outputs_params_and_log_again() {
         };
         Ok(json!({ "upload": upload, "plan": plan, "params": params }))
     }
-    let bench =
-        Bench::new(|| vec![Workflow::named("state", 1).step("first", first).step("second", second).backoff(FAST)]).await;
+    let bench = Bench::new(|| vec![Workflow::named("state", 1).step("first", first).step("second", second).backoff(FAST)]).await;
     let worker = bench.worker(Calls::default());
     let run = bench.client.start(&StartRun::new("state", json!({ "k": 1 }))).await.unwrap();
     let detail = bench.finished(run).await;
     let expected = json!({ "upload": "upload-1", "plan": "plan", "params": { "k": 1 } });
     assert_eq!(detail.step("second").output, Some(expected));
-    let kinds: Vec<_> =
-        bench.client.events(run, 0, 100).await.unwrap().into_iter().map(|event| event.kind).collect();
+    let kinds: Vec<_> = bench.client.events(run, 0, 100).await.unwrap().into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds, ["run.queued", "upload.begun", "step.retry", "run.succeeded"]);
     worker.stop().await;
 }
@@ -354,12 +347,7 @@ async fn cancelling_in_the_middle_of_a_fan_out_ends_the_run() {
         Ok(n)
     }
     let bench = Bench::new(|| {
-        vec![
-            Workflow::named("slow", 1)
-                .step("plan", count)
-                .each("part", |plan: &Vec<u64>| plan.clone(), slow)
-                .step("sum", sum),
-        ]
+        vec![Workflow::named("slow", 1).step("plan", count).each("part", |plan: &Vec<u64>| plan.clone(), slow).step("sum", sum)]
     })
     .await;
     let worker = bench.worker(Calls::default());

@@ -17,13 +17,8 @@ pub(crate) const FAST: Backoff = Backoff { base: Duration::from_millis(10), cap:
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds.
-pub(crate) async fn poll(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "in vain waited until {what}");
+pub(crate) async fn poll(what: &str, condition: impl AsyncFnMut() -> bool) {
+    support::wait_until(DEADLINE, what, condition).await;
 }
 
 /// A control database with workflows.
@@ -41,11 +36,8 @@ impl<S: Send + Sync + 'static> Bench<S> {
         let pool = engine::control_pool(database.url(), 16).await.unwrap();
         engine::migrate(&pool).await.unwrap();
         let client = Client::new(pool.clone(), Catalog::of(&workflows()).unwrap());
-        let config = EngineConfig {
-            lease: Duration::from_secs(1),
-            sweep_interval: Duration::from_millis(100),
-            ..EngineConfig::default()
-        };
+        let config =
+            EngineConfig { lease: Duration::from_secs(1), sweep_interval: Duration::from_millis(100), ..EngineConfig::default() };
         Self { pool, client, config, workflows, _database: database }
     }
 

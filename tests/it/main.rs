@@ -9,4 +9,7 @@ mod chain_ingest;
 mod embedded_child;
 mod embedded_postgres;
 mod embedded_s3;
+mod engine_faults;
+mod engine_runs;
+mod engine_support;
 mod house_layout;

@@ -5,6 +5,7 @@ use sqlx::{PgConnection, PgPool, postgres::PgListener};
 
 use crate::{
     catalog::Catalog,
+    consequence,
     error::{CancelError, StartError, WaitError},
     model::{Event, Run, RunDetail, RunId},
     queries::{self, RunFilter},
@@ -105,7 +106,7 @@ impl Client {
     /// See [`WaitError`].
     pub async fn wait(&self, run: RunId) -> Result<Run, WaitError> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen(statements::RUN_CHANNEL).await?;
+        listener.listen(consequence::RUN_CHANNEL).await?;
         loop {
             let found = queries::run(&self.pool, run).await?.ok_or(WaitError::UnknownRun { run })?;
             if found.state.is_finished() {

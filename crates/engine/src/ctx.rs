@@ -13,8 +13,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    consequence,
     error::{StepError, panic_text},
     model::{Level, Progress, RunId, StepId},
+    queries,
     statements::{self, Claimed, Lease, Written},
 };
 
@@ -133,7 +135,7 @@ impl<S> Ctx<S> {
     /// # Errors
     /// [`StepError::Fail`] if there is no such step, it has not succeeded, or its output is not a `T`.
     pub async fn output<T: DeserializeOwned>(&self, step: &str) -> Result<T, StepError> {
-        let output = statements::output(&self.0.pool, self.run(), step).await.map_err(StepError::retry)?;
+        let output = queries::output(&self.0.pool, self.run(), step).await.map_err(StepError::retry)?;
         let output = output
             .ok_or_else(|| StepError::fail(format!("step `{step}` has no output: it is not there or has not succeeded")))?;
         serde_json::from_value(output).map_err(StepError::fail)
@@ -174,7 +176,7 @@ impl<S> Ctx<S> {
     /// [`StepError::Retry`] if the ledger cannot be written.
     pub async fn event(&self, level: Level, kind: &str, data: Value) -> Result<(), StepError> {
         let about = (self.run(), Some(self.lease().step));
-        statements::log(&self.0.pool, about, level, kind, &data).await.map_err(StepError::retry)
+        consequence::log(&self.0.pool, about, level, kind, &data).await.map_err(StepError::retry)
     }
 
     /// What an earlier attempt, or this one, saved.
@@ -182,7 +184,7 @@ impl<S> Ctx<S> {
     /// # Errors
     /// [`StepError::Retry`] if the ledger cannot be read, [`StepError::Fail`] if what it holds is not a `T`.
     pub async fn state<T: DeserializeOwned>(&self) -> Result<Option<T>, StepError> {
-        let state = statements::checkpoint(&self.0.pool, self.lease().step).await.map_err(StepError::retry)?;
+        let state = queries::checkpoint(&self.0.pool, self.lease().step).await.map_err(StepError::retry)?;
         state.map(serde_json::from_value).transpose().map_err(StepError::fail)
     }
 

@@ -112,11 +112,8 @@ fn database(error: apalis_postgres::Error) -> sqlx::Error {
 /// The database's.
 pub(crate) async fn ring_unheard(pool: &PgPool, lost_after: Duration, limit: i64) -> sqlx::Result<usize> {
     let mut tx = pool.begin().await?;
-    let rings: Vec<Ring> = sqlx::query_as(include_str!("sql/unheard.sql"))
-        .bind(millis(lost_after))
-        .bind(limit)
-        .fetch_all(&mut *tx)
-        .await?;
+    let rings: Vec<Ring> =
+        sqlx::query_as(include_str!("sql/unheard.sql")).bind(millis(lost_after)).bind(limit).fetch_all(&mut *tx).await?;
     ring(&mut tx, &rings).await?;
     tx.commit().await?;
     Ok(rings.len())
@@ -190,11 +187,7 @@ impl Puller {
         let wake = Wake { signals: self.signals, interval: IntervalStrategy::new(POLL) };
         let backend = PostgresStorage::<Doorbell>::new(&self.pool).with_config(config).poll_with_strategy(wake);
         let context = WorkerContext::new(&self.name);
-        let worker = WorkerBuilder::new(&context)
-            .backend(backend)
-            .data(self.on_ring)
-            .concurrency(self.concurrency)
-            .build(answer);
+        let worker = WorkerBuilder::new(&context).backend(backend).data(self.on_ring).concurrency(self.concurrency).build(answer);
         let mut running: BoxFuture<'_, _> = Box::pin(worker.run());
         tokio::select! {
             ended = &mut running => return ended.map_err(Into::into),

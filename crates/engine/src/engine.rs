@@ -139,8 +139,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
     /// # Errors
     /// The control database refuses the registration. Later outages are waited out.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), EngineError> {
-        let registration =
-            Arc::new(Registration::new(&self.config.host, &self.config.version, &self.catalog));
+        let registration = Arc::new(Registration::new(&self.config.host, &self.config.version, &self.catalog));
         registration.insert(&self.pool).await.map_err(EngineError::Register)?;
         let sweeper = self.sweeper(Arc::clone(&registration));
         let (pool, config) = (self.pool.clone(), self.config.clone());

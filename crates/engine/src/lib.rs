@@ -6,9 +6,11 @@
 //!
 //! Invariants: every write of a step is fenced by the lease token of its latest claim; completion and what it sets off
 //! are one transaction; names, never positions, tie rows to code; any process may die at any point.
+mod attempt;
 mod backoff;
 mod catalog;
 mod client;
+mod consequence;
 mod ctx;
 mod doorbell;
 mod engine;
@@ -31,9 +33,7 @@ pub use client::Client;
 pub use ctx::Ctx;
 pub use engine::{Engine, EngineConfig, Shutdown};
 pub use error::{BoxError, CancelError, EngineError, SetupError, StartError, StepError, WaitError};
-pub use model::{
-    Attempt, Event, Level, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState,
-};
+pub use model::{Attempt, Event, Level, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState};
 pub use queries::{RunCursor, RunFilter};
 pub use setup::{control_pool, control_pool_options, migrate};
 pub use start::StartRun;

@@ -1,8 +1,9 @@
-//! Reading the ledger for people: lists, details, logs. Changes nothing.
+//! Reading the ledger: lists, details and logs for people, inputs and outputs for steps. Changes nothing.
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 
-use crate::model::{Attempt, Event, Run, RunDetail, RunId, RunState, Step};
+use crate::model::{Attempt, Event, Run, RunDetail, RunId, RunState, Step, StepId};
 
 /// Which runs to list.
 #[derive(Debug, Clone, Default)]
@@ -76,13 +77,30 @@ pub(crate) async fn detail(pool: &PgPool, id: RunId) -> sqlx::Result<Option<RunD
     Ok(Some(RunDetail { run, steps, attempts }))
 }
 
-pub(crate) async fn events(
-    db: impl PgExecutor<'_>,
-    run: RunId,
-    after: i64,
-    limit: i64,
-) -> sqlx::Result<Vec<Event>> {
+pub(crate) async fn events(db: impl PgExecutor<'_>, run: RunId, after: i64, limit: i64) -> sqlx::Result<Vec<Event>> {
     let sql = "select id, run_id, step_id, at, level, kind, data from snapshots.event \
          where run_id = $1 and id > $2 order by id limit $3";
     sqlx::query_as(sql).bind(run).bind(after).bind(limit).fetch_all(db).await
+}
+
+/// A step's outputs of its predecessors, by name, in the order they were planned.
+pub(crate) async fn inputs(pool: &PgPool, step: StepId) -> sqlx::Result<Vec<(String, Value)>> {
+    sqlx::query_as(include_str!("sql/inputs.sql")).bind(step).fetch_all(pool).await
+}
+
+/// The output of a step of the run that has succeeded.
+pub(crate) async fn output(pool: &PgPool, run: RunId, name: &str) -> sqlx::Result<Option<Value>> {
+    sqlx::query_scalar(include_str!("sql/output.sql")).bind(run).bind(name).fetch_optional(pool).await
+}
+
+/// Runs that were asked to end and have not.
+pub(crate) async fn cancelling(pool: &PgPool) -> sqlx::Result<Vec<RunId>> {
+    let sql = "select id from snapshots.run where cancel_requested_at is not null \
+         and state in ('queued', 'running', 'retrying', 'paused')";
+    sqlx::query_scalar(sql).fetch_all(pool).await
+}
+
+/// What the step saved last.
+pub(crate) async fn checkpoint(pool: &PgPool, step: StepId) -> sqlx::Result<Option<Value>> {
+    sqlx::query_scalar("select checkpoint from snapshots.step where id = $1").bind(step).fetch_one(pool).await
 }

@@ -18,6 +18,7 @@ use crate::{
     error::{StepError, chain, panic_text},
     lease,
     model::{StepId, StepKind},
+    queries,
     statements::{self, Claimant, Claimed, Ending, Written},
     workflow::{StepDef, Workflow},
 };
@@ -96,13 +97,11 @@ impl<S: Send + Sync + 'static> Runner<S> {
             Err(error) => return Attempted::Ended(StepError::retry(error)),
         };
         match (claimed.kind, &definition.expand) {
-            (StepKind::Group, Some(expand)) => {
-                match std::panic::catch_unwind(AssertUnwindSafe(|| expand(input))) {
-                    Ok(Ok(children)) => Attempted::Children(children),
-                    Ok(Err(error)) => Attempted::Ended(error),
-                    Err(payload) => Attempted::Ended(StepError::retry(panic_text(payload))),
-                }
-            }
+            (StepKind::Group, Some(expand)) => match std::panic::catch_unwind(AssertUnwindSafe(|| expand(input))) {
+                Ok(Ok(children)) => Attempted::Children(children),
+                Ok(Err(error)) => Attempted::Ended(error),
+                Err(payload) => Attempted::Ended(StepError::retry(panic_text(payload))),
+            },
             _ => self.call(definition, claimed, input, signals).await,
         }
     }
@@ -115,7 +114,7 @@ impl<S: Send + Sync + 'static> Runner<S> {
         if claimed.kind == StepKind::Child {
             return Ok(claimed.input.clone().unwrap_or(Value::Null));
         }
-        let mut outputs = statements::inputs(&self.pool, claimed.lease().step).await?;
+        let mut outputs = queries::inputs(&self.pool, claimed.lease().step).await?;
         Ok(match outputs.len() {
             0 => claimed.params.clone(),
             1 => outputs.swap_remove(0).1,

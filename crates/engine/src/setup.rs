@@ -22,9 +22,7 @@ const SETUP_LOCK: i64 = 0x736e_6170_7365_7475;
 /// # Errors
 /// A URL that is not a Postgres URL.
 pub fn control_pool_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?
-        .application_name("snapshots")
-        .options([("search_path", "snapshots,public")]))
+    Ok(PgConnectOptions::from_str(url)?.application_name("snapshots").options([("search_path", "snapshots,public")]))
 }
 
 /// A pool on the control database. An engine holds one connection to listen, one per doorbell worker while it fetches,
@@ -44,14 +42,8 @@ pub async fn control_pool(url: &str, max_connections: u32) -> Result<PgPool, sql
 pub async fn migrate(pool: &PgPool) -> Result<(), SetupError> {
     let prepare = |what| move |source| SetupError::Prepare { what, source };
     // A connection of its own: the lock must not stay behind on a pooled one if this future is dropped.
-    let mut lock = PgConnection::connect_with(&pool.connect_options())
-        .await
-        .map_err(prepare("a connection"))?;
-    sqlx::query("select pg_advisory_lock($1)")
-        .bind(SETUP_LOCK)
-        .execute(&mut lock)
-        .await
-        .map_err(prepare("a lock"))?;
+    let mut lock = PgConnection::connect_with(&pool.connect_options()).await.map_err(prepare("a connection"))?;
+    sqlx::query("select pg_advisory_lock($1)").bind(SETUP_LOCK).execute(&mut lock).await.map_err(prepare("a lock"))?;
     create(pool, "schema snapshots", "create schema if not exists snapshots").await?;
     create(pool, "extension pgcrypto", "create extension if not exists pgcrypto schema snapshots").await?;
     create(pool, "extension hstore", "create extension if not exists hstore schema snapshots").await?;

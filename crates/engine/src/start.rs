@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     catalog::{Catalog, Definition},
+    consequence,
     doorbell::{self, Ring},
     error::StartError,
     model::{Level, Queue, RunId, StepId},
@@ -42,11 +43,7 @@ impl StartRun {
     }
 }
 
-pub(crate) async fn start(
-    conn: &mut PgConnection,
-    catalog: &Catalog,
-    request: &StartRun,
-) -> Result<RunId, StartError> {
+pub(crate) async fn start(conn: &mut PgConnection, catalog: &Catalog, request: &StartRun) -> Result<RunId, StartError> {
     let definition = catalog.get(&request.workflow).ok_or_else(|| StartError::UnknownWorkflow {
         name: request.workflow.clone(),
         known: catalog.names().collect::<Vec<_>>().join(", "),
@@ -56,15 +53,11 @@ pub(crate) async fn start(
     }
     let run = insert_run(conn, definition, request).await?;
     insert_steps(conn, definition, run, request.priority).await?;
-    statements::log(&mut *conn, (run, None), Level::Info, "run.queued", &json!({})).await?;
+    consequence::log(&mut *conn, (run, None), Level::Info, "run.queued", &json!({})).await?;
     Ok(run)
 }
 
-async fn insert_run(
-    conn: &mut PgConnection,
-    definition: &Definition,
-    request: &StartRun,
-) -> Result<RunId, StartError> {
+async fn insert_run(conn: &mut PgConnection, definition: &Definition, request: &StartRun) -> Result<RunId, StartError> {
     let insert = "insert into snapshots.run (id, workflow, version, params, unique_key, priority, parent_run_id) \
          values ($1, $2, $3, $4, $5, $6, $7) \
          on conflict (workflow, unique_key) where state in ('queued', 'running', 'retrying', 'paused') do nothing \
@@ -85,11 +78,8 @@ async fn insert_run(
         if let Some(run) = inserted {
             return Ok(run);
         }
-        let running: Option<RunId> = sqlx::query_scalar(holder)
-            .bind(definition.name)
-            .bind(&request.unique_key)
-            .fetch_optional(&mut *conn)
-            .await?;
+        let running: Option<RunId> =
+            sqlx::query_scalar(holder).bind(definition.name).bind(&request.unique_key).fetch_optional(&mut *conn).await?;
         // None: it ended between the two statements, so the key is free.
         if let Some(run) = running {
             return Err(StartError::AlreadyRunning { run });
@@ -105,12 +95,7 @@ struct Planned {
     ready: bool,
 }
 
-async fn insert_steps(
-    conn: &mut PgConnection,
-    definition: &Definition,
-    run: RunId,
-    priority: i32,
-) -> sqlx::Result<()> {
+async fn insert_steps(conn: &mut PgConnection, definition: &Definition, run: RunId, priority: i32) -> sqlx::Result<()> {
     let steps = &definition.steps;
     let column = |value: fn(&crate::workflow::StepSpec) -> i64| steps.iter().map(value).collect::<Vec<i64>>();
     let text = |value: fn(&crate::workflow::StepSpec) -> &'static str| steps.iter().map(value).collect::<Vec<_>>();
@@ -129,14 +114,8 @@ async fn insert_steps(
         .await?;
     let edges = steps.iter().flat_map(|spec| spec.after.iter().map(|after| (spec.name, *after)));
     let (names, after): (Vec<&str>, Vec<&str>) = edges.unzip();
-    sqlx::query(include_str!("sql/insert_dependencies.sql"))
-        .bind(run)
-        .bind(names)
-        .bind(after)
-        .execute(&mut *conn)
-        .await?;
+    sqlx::query(include_str!("sql/insert_dependencies.sql")).bind(run).bind(names).bind(after).execute(&mut *conn).await?;
     let ready = planned.iter().filter(|step| step.ready);
-    let rings: Vec<Ring> =
-        ready.map(|step| Ring { id: step.id, queue: step.queue, priority: step.priority }).collect();
+    let rings: Vec<Ring> = ready.map(|step| Ring { id: step.id, queue: step.queue, priority: step.priority }).collect();
     doorbell::ring(conn, &rings).await
 }

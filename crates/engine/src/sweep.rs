@@ -11,7 +11,7 @@ use std::{
 use sqlx::PgPool;
 use tracing::{info, warn};
 
-use crate::{doorbell, error::chain, registry::Registration, statements};
+use crate::{doorbell, error::chain, queries, registry::Registration, statements};
 
 /// How many doorbells one sweep rings at most.
 const RINGS: i64 = 500;
@@ -63,7 +63,7 @@ impl Sweeper {
         }
         doorbell::ring_unheard(&self.pool, self.lost_after, RINGS).await?;
         statements::mark_retrying(&self.pool, None).await?;
-        for run in statements::cancelling(&self.pool).await? {
+        for run in queries::cancelling(&self.pool).await? {
             statements::cancel(&self.pool, run).await?;
         }
         self.registration.beat(&self.pool).await?;

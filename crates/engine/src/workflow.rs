@@ -117,17 +117,15 @@ impl<S: Send + Sync + 'static> Workflow<S> {
         self.change(|spec| spec.after = names.to_vec())
     }
 
+    /// Names of the steps, in the order they were added.
+    #[must_use]
+    pub fn step_names(&self) -> Vec<&'static str> {
+        self.steps.iter().map(|step| step.spec.name).collect()
+    }
+
     fn push(mut self, name: &'static str, kind: StepKind, handler: Handler<S>, expand: Option<Expand>) -> Self {
         let after = self.steps.last().map(|step| step.spec.name).into_iter().collect();
-        let spec = StepSpec {
-            name,
-            kind,
-            queue: Queue::Io,
-            attempts: 5,
-            backoff: Backoff::default(),
-            timeout: None,
-            after,
-        };
+        let spec = StepSpec { name, kind, queue: Queue::Io, attempts: 5, backoff: Backoff::default(), timeout: None, after };
         self.steps.push(StepDef { spec, handler, expand });
         self
     }
