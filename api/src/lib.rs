@@ -1,1 +1,57 @@
-//! api
+//! HTTP in, JSON out.
+//!
+//! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key; whatever changes something is
+//! open only because the service refuses to listen beyond loopback until authentication exists.
+
+mod problem;
+mod range;
+mod routes;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use chain::Ingest;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
+
+pub use problem::Problem;
+pub use state::{ApiState, Delivery};
+
+/// Bodies of our own routes are small; what a node sends is not (see `routes::observer`).
+const BODY_BYTES: usize = 1 << 20;
+/// How long a request may wait for the database or the bucket before the answer is 504.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// All routes of the `api` role.
+pub fn router(state: ApiState) -> Router {
+    let routes = Router::new()
+        .merge(routes::snapshots::router())
+        .merge(routes::runs::router())
+        .merge(routes::health::router())
+        .layer(DefaultBodyLimit::max(BODY_BYTES));
+    let mut all = Router::new().nest("/api", routes.clone()).merge(routes).merge(routes::networks::router());
+    if state.delivery == Delivery::Service {
+        all = all.merge(routes::objects::router());
+    }
+    all.with_state(state)
+}
+
+/// The routes of the `ingest` role: what a stacks-node posts to its event observer.
+pub fn observer(ingest: Arc<Ingest>) -> Router {
+    routes::observer::router(ingest)
+}
+
+/// What every route shares: problem answers, request ids, traces. Call it once, last.
+pub fn finish(router: Router) -> Router {
+    router
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(TraceLayer::new_for_http())
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+}

@@ -331,6 +331,7 @@ async fn a_fork_replaces_blocks_that_a_genuine_indexer_stored() -> Result<()> {
     let Some((_database, pool)) = genuine().await? else { return Ok(()) };
     chain::migrate(&pool).await?;
     let ingest = Ingest::new(pool.clone(), "testnet");
+    ingest.prepare().await?;
     let parent: String = sqlx::query_scalar("select hash from blocks where height = 48").fetch_one(&pool).await?;
     let rows = contents(&pool).await?;
     let mut fork = body(49, &hash("49"), &hash("unknown"));
@@ -342,6 +343,28 @@ async fn a_fork_replaces_blocks_that_a_genuine_indexer_stored() -> Result<()> {
     assert_eq!((won.orphaned, won.adopted), (vec![49, 50], vec![49, 50, 51]));
     let stray = "select count(*) from events e left join transactions t using (tx_id) where t.tx_id is null or t.block_height <> e.block_height";
     assert_eq!(count(&pool, stray).await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_a_genuine_indexer_left_at_a_lost_fork_moves_to_its_canonical_block() -> Result<()> {
+    let Some((_database, pool)) = genuine().await? else { return Ok(()) };
+    chain::migrate(&pool).await?;
+    let stale: String = sqlx::query_scalar("select tx_id from events where block_height = 30 limit 1").fetch_one(&pool).await?;
+    let tip: String = sqlx::query_scalar("select hash from blocks where height = 50").fetch_one(&pool).await?;
+    let mut next = body(51, &hash("next"), &hash("unknown"));
+    next["parent_block_hash"] = json!(tip);
+    next["transactions"][0]["txid"] = json!(stale);
+    next["events"][0]["txid"] = json!(stale);
+    post(&Ingest::new(pool.clone(), "testnet"), &next).await?;
+    let at: Vec<i64> = sqlx::query_scalar(
+        "select block_height from transactions where tx_id = $1 union all select block_height from events where tx_id = $1",
+    )
+    .bind(&stale)
+    .fetch_all(&pool)
+    .await?;
+    assert_eq!(at, [51, 51]);
+    assert_eq!(count(&pool, "select count(*) from snapshots.chain_aside").await?, 0);
     Ok(())
 }
 

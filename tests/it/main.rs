@@ -13,3 +13,8 @@ mod engine_faults;
 mod engine_runs;
 mod engine_support;
 mod house_layout;
+mod snapshot_bad_input;
+mod snapshot_crash;
+mod snapshot_genuine;
+mod snapshot_publish;
+mod snapshot_restore;

@@ -7,9 +7,13 @@ mod bucket;
 mod database;
 mod files;
 mod servers;
+mod service;
+mod stock;
 mod wait;
 
 pub(crate) use bucket::{TestBucket, bucket};
 pub(crate) use database::{TestDatabase, database};
 pub(crate) use files::{pg_bin, psql_file, shared_data, snapshots_binary};
 pub(crate) use wait::wait_until;
+pub(crate) use service::{ServiceProcess, Site, site, site_with_chain};
+pub(crate) use stock::{Extracted, extract};

@@ -1,2 +1,8 @@
 //! The process: its servers, its roles and its command line.
+
+pub mod cli;
+pub mod config;
 pub mod embedded;
+pub mod exit;
+pub mod output;
+pub mod service;

@@ -1,1 +1,30 @@
-//! workflows
+//! What runs do: one folder per workflow, one file per step, and the list of all.
+//!
+//! How a run survives is the engine's business; what a snapshot is made of is the snapshot crate's. A workflow never
+//! imports another workflow.
+
+pub mod catalog;
+pub mod services;
+pub mod snapshot;
+mod start;
+mod step_error;
+
+use engine::Workflow;
+use services::Services;
+
+pub use start::{BadParams, Starter, prepare};
+
+/// A workflow and how a request for a run of it is understood.
+pub struct Registered {
+    /// Its steps.
+    pub workflow: Workflow<Services>,
+    /// Its name in the ledger, in URLs and on the command line.
+    pub name: &'static str,
+    /// Checks the parameters of a request and completes them.
+    pub starter: Starter,
+}
+
+/// Every workflow of the service. Command line, API and schedules find a workflow by being listed here.
+pub fn all() -> Vec<Registered> {
+    vec![Registered { workflow: snapshot::workflow(), name: snapshot::NAME, starter: snapshot::starter }]
+}

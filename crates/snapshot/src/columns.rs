@@ -86,7 +86,7 @@ pub struct TableShape {
 
 /// A database whose schema cannot be published as it is.
 #[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
+pub enum ColumnError {
     /// The table is not there.
     #[error("table public.{table} is missing: this is not a Secondlayer database (an empty one is set up by `snapshots migrate`)")]
     NoTable {
@@ -127,13 +127,13 @@ pub enum SchemaError {
 /// Finds the shapes of all tables of the public snapshot: chain tables, progress, and migration tables where present.
 ///
 /// # Errors
-/// [`SchemaError`] when a table or column is missing or unknown.
-pub async fn discover(conn: &mut PgConnection, rules: &ColumnRules) -> Result<Vec<TableShape>, SchemaError> {
+/// [`ColumnError`] when a table or column is missing or unknown.
+pub async fn discover(conn: &mut PgConnection, rules: &ColumnRules) -> Result<Vec<TableShape>, ColumnError> {
     let mut shapes = Vec::new();
     for table in CHAIN_TABLES.iter().chain([&INDEX_PROGRESS]) {
         let found = columns_of(conn, table.name).await?;
         if found.is_empty() {
-            return Err(SchemaError::NoTable { table: table.name.into() });
+            return Err(ColumnError::NoTable { table: table.name.into() });
         }
         shapes.push(shape(table, found, rules)?);
     }
@@ -162,9 +162,9 @@ async fn columns_of(conn: &mut PgConnection, table: &str) -> sqlx::Result<Vec<Fo
     Ok(rows.into_iter().map(|(name, must_be_given)| FoundColumn { name, must_be_given }).collect())
 }
 
-fn shape(table: &AllowedTable, found: Vec<FoundColumn>, rules: &ColumnRules) -> Result<TableShape, SchemaError> {
+fn shape(table: &AllowedTable, found: Vec<FoundColumn>, rules: &ColumnRules) -> Result<TableShape, ColumnError> {
     if let Some(column) = table.required.iter().find(|column| !found.iter().any(|f| f.name == **column)) {
-        return Err(SchemaError::NoColumn { table: table.name.into(), column: (*column).into() });
+        return Err(ColumnError::NoColumn { table: table.name.into(), column: (*column).into() });
     }
     let mut columns = Vec::new();
     for column in found {
@@ -172,12 +172,12 @@ fn shape(table: &AllowedTable, found: Vec<FoundColumn>, rules: &ColumnRules) -> 
         let required = table.required.contains(&column.name.as_str());
         if !required && rules.omit.contains(&full) {
             if column.must_be_given {
-                return Err(SchemaError::CannotOmit { table: table.name.into(), column: column.name });
+                return Err(ColumnError::CannotOmit { table: table.name.into(), column: column.name });
             }
         } else if required || table.known.contains(&column.name.as_str()) || rules.include.contains(&full) {
             columns.push(column.name);
         } else {
-            return Err(SchemaError::UnknownColumn { table: table.name.into(), column: column.name });
+            return Err(ColumnError::UnknownColumn { table: table.name.into(), column: column.name });
         }
     }
     let order = table.order.iter().filter(|column| columns.iter().any(|c| c == *column)).map(|c| (*c).to_owned()).collect();
@@ -226,7 +226,7 @@ mod tests {
         let names = [EVENTS, &["secret"]].concat();
         let table = &CHAIN_TABLES[2];
         let refused = shape(table, found(&names), &ColumnRules::default());
-        assert!(matches!(refused, Err(SchemaError::UnknownColumn { column, .. }) if column == "secret"));
+        assert!(matches!(refused, Err(ColumnError::UnknownColumn { column, .. }) if column == "secret"));
         let include = ColumnRules { include: vec!["events.secret".into()], omit: vec![] };
         assert_eq!(shape(table, found(&names), &include).unwrap().columns.len(), 8);
         let omit = ColumnRules { include: vec![], omit: vec!["events.secret".into()] };
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_missing_column_is_named() {
         let refused = shape(&CHAIN_TABLES[2], found(&EVENTS[1..]), &ColumnRules::default());
-        assert!(matches!(refused, Err(SchemaError::NoColumn { column, .. }) if column == "id"));
+        assert!(matches!(refused, Err(ColumnError::NoColumn { column, .. }) if column == "id"));
     }
 
     #[test]

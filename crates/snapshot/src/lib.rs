@@ -1,5 +1,6 @@
 //! The snapshot crate.
 
+pub mod assemble;
 pub mod audit;
 pub mod chunk;
 pub mod columns;

@@ -7,9 +7,12 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 
 use crate::audit::Audit;
+use crate::chunk::Heights;
 use crate::columns::TableShape;
 
 /// The ends of a range's piece of the chain, by which neighbours are joined.
@@ -34,6 +37,30 @@ pub struct Inspection {
 }
 
 impl Inspection {
+    /// Goes on where an earlier attempt stopped, with what it had counted; see [`Inspection::recall`].
+    pub fn resume(audit: Audit, link: ChainLink) -> Self {
+        Self { audit, link, ..Self::default() }
+    }
+
+    /// Reads again which blocks and transactions a range holds, after an attempt that had cut them already.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn recall(&mut self, conn: &mut PgConnection, heights: Heights) -> sqlx::Result<()> {
+        self.blocks = Arc::new((heights.from..=heights.to).collect());
+        let mut rows = sqlx::query_as::<_, (String, i64)>(
+            "select tx_id, block_height from public.transactions where block_height between $1 and $2",
+        )
+        .bind(heights.from.cast_signed())
+        .bind(heights.to.cast_signed())
+        .fetch(conn);
+        let known = Arc::make_mut(&mut self.heights);
+        while let Some((tx_id, height)) = rows.try_next().await? {
+            known.insert(hash_of(tx_id.as_bytes()), height.unsigned_abs());
+        }
+        Ok(())
+    }
+
     /// An inspector for the next table, to be given back with [`Inspection::finish`].
     pub(super) fn start(&self, shape: &TableShape) -> Inspector {
         let at = |column: &str| shape.position(column).unwrap_or(usize::MAX);

@@ -52,6 +52,10 @@ pub struct ObjectMeta {
     pub bytes: u64,
     /// Strong validator, as the server gave it (with quotes).
     pub etag: String,
+    /// Media type, as stored.
+    pub content_type: Option<String>,
+    /// Cache rule, as stored.
+    pub cache_control: Option<String>,
 }
 
 /// Whether a conditional put wrote the object.
@@ -158,10 +162,20 @@ impl Store {
     /// # Errors
     /// Unreachable or refused.
     pub async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StoreError> {
-        match self.client.head_object().bucket(&self.bucket).key(key.to_string()).send().await {
+        self.head_at(&key.to_string()).await
+    }
+
+    /// As [`Store::head`], for a key that a reader asked for by its text.
+    ///
+    /// # Errors
+    /// Unreachable or refused.
+    pub async fn head_at(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(answer) => Ok(Some(ObjectMeta {
                 bytes: answer.content_length().unwrap_or_default().unsigned_abs(),
                 etag: answer.e_tag().unwrap_or_default().to_owned(),
+                content_type: answer.content_type().map(str::to_owned),
+                cache_control: answer.cache_control().map(str::to_owned),
             })),
             Err(error) => match sort(format!("head `{key}`"), error) {
                 StoreError::Missing { .. } => Ok(None),
@@ -197,26 +211,17 @@ impl Store {
         let answer = request.send().await.map_err(|error| sort(format!("get `{key}`"), error))?;
         Ok(OpenObject {
             bytes: answer.content_length().unwrap_or_default().unsigned_abs(),
-            content_range: answer.content_range().map(str::to_owned),
-            content_type: answer.content_type().map(str::to_owned),
-            cache_control: answer.cache_control().map(str::to_owned),
             etag: answer.e_tag().unwrap_or_default().to_owned(),
             body: answer.body,
         })
     }
 }
 
-/// An object being read.
+/// An object, or a range of it, being read.
 pub struct OpenObject {
     /// Bytes that `body` will give.
     pub bytes: u64,
-    /// `Content-Range` when a range was asked for.
-    pub content_range: Option<String>,
-    /// As stored.
-    pub content_type: Option<String>,
-    /// As stored.
-    pub cache_control: Option<String>,
-    /// Strong validator.
+    /// Strong validator of the whole object.
     pub etag: String,
     /// The bytes.
     pub body: ByteStream,

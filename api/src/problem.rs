@@ -1,0 +1,115 @@
+//! The one shape of every error answer: RFC 9457 `application/problem+json`, with the original's `error` and `code` beside it.
+//!
+//! Server errors show what failed in general terms and log the cause with its whole chain, once, here.
+
+use std::any::Any;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use snapshot::store::StoreError;
+
+/// An error answer.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    run: Option<String>,
+}
+
+impl Problem {
+    /// An answer with a status, a code from the documented list, and words for a person.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), run: None }
+    }
+
+    /// 404.
+    pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    /// 400.
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// Names the run that stands in the way.
+    #[must_use]
+    pub fn with_run(mut self, run: impl ToString) -> Self {
+        self.run = Some(run.to_string());
+        self
+    }
+
+    /// 503 for what may work later.
+    pub fn unavailable(what: &str, error: &dyn std::error::Error) -> Self {
+        tracing::error!(error = %chain(error), "{what}");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", format!("{what}; try again shortly"))
+    }
+}
+
+/// An error with its causes, joined by colons.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("error");
+        let mut body = json!({
+            "type": format!("urn:secondlayer:problem:{}", self.code.to_lowercase().replace('_', "-")),
+            "title": title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "error": self.detail,
+            "code": self.code,
+        });
+        if let Some(run) = self.run {
+            body["runId"] = json!(run);
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        Self::unavailable("the control database does not answer", &error)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Missing { .. } => Self::not_found("NOT_FOUND", "there is no such object"),
+            error => Self::unavailable("the bucket does not answer", &error),
+        }
+    }
+}
+
+pub(crate) async fn no_such_route(uri: axum::http::Uri) -> Problem {
+    Problem::not_found("NOT_FOUND", format!("there is nothing at {}", uri.path()))
+}
+
+pub(crate) async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", format!("{} does not take {method}", uri.path()))
+}
+
+pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = text.unwrap_or("no message"), "a handler panicked");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "this is a fault of the service; it has been logged").into_response()
+}

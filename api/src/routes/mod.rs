@@ -1,0 +1,8 @@
+//! One file per resource.
+
+pub(crate) mod health;
+pub(crate) mod networks;
+pub(crate) mod objects;
+pub(crate) mod observer;
+pub(crate) mod runs;
+pub(crate) mod snapshots;

@@ -1,0 +1,94 @@
+//! Public objects of an embedded bucket: GET, HEAD and Range, without a key, for snapshots and chunks and nothing else.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use snapshot::store::ObjectMeta;
+use tokio_util::io::ReaderStream;
+
+use crate::problem::Problem;
+use crate::range::{Wanted, wanted};
+use crate::state::ApiState;
+
+pub(crate) fn router() -> Router<ApiState> {
+    Router::new()
+        .route("/chunks/{prefix}/{name}", get(chunk))
+        .route("/{network}/{id}/{file}", get(file))
+        .route("/latest.json", get(latest_of_all))
+        .route("/{network}/latest.json", get(latest))
+}
+
+async fn chunk(state: State<ApiState>, Path((prefix, name)): Path<(String, String)>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
+    serve(state, format!("chunks/{prefix}/{name}"), method, headers).await
+}
+
+async fn file(
+    state: State<ApiState>,
+    Path((network, id, file)): Path<(String, String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    serve(state, format!("{network}/{id}/{file}"), method, headers).await
+}
+
+async fn latest_of_all(state: State<ApiState>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
+    serve(state, "latest.json".into(), method, headers).await
+}
+
+async fn latest(state: State<ApiState>, Path(network): Path<String>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
+    serve(state, format!("{network}/latest.json"), method, headers).await
+}
+
+async fn serve(State(state): State<ApiState>, key: String, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
+    let missing = || Problem::not_found("NOT_FOUND", format!("there is no object {key}"));
+    // Dot files are the embedded server's own bookkeeping, and a path must not climb.
+    if key.split('/').any(|part| part.starts_with('.') || part.is_empty()) {
+        return Err(missing());
+    }
+    let meta = state.services.store.head_at(&key).await?.ok_or_else(missing)?;
+    let range = match wanted(&headers, &meta) {
+        Wanted::NotModified => return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, meta.etag)]).into_response()),
+        Wanted::Changed => return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "CHANGED", format!("{key} has another ETag"))),
+        Wanted::Nothing => {
+            let all = format!("bytes */{}", meta.bytes);
+            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, all)]).into_response());
+        }
+        Wanted::All => None,
+        Wanted::Part(range) => Some(range),
+    };
+    let fixed = fixed_headers(&meta);
+    if method == Method::HEAD {
+        // A range has no meaning for HEAD (RFC 9110, 14.2).
+        return Ok((StatusCode::OK, fixed, [(header::CONTENT_LENGTH, meta.bytes.to_string())]).into_response());
+    }
+    let Some((from, to)) = range else {
+        let body = open(&state, &key, None).await?;
+        return Ok((StatusCode::OK, fixed, [(header::CONTENT_LENGTH, meta.bytes.to_string())], body).into_response());
+    };
+    let body = open(&state, &key, Some(&format!("bytes={from}-{to}"))).await?;
+    let length = [(header::CONTENT_LENGTH, (to - from + 1).to_string())];
+    let part = [(header::CONTENT_RANGE, format!("bytes {from}-{to}/{}", meta.bytes))];
+    Ok((StatusCode::PARTIAL_CONTENT, fixed, length, part, body).into_response())
+}
+
+async fn open(state: &ApiState, key: &str, range: Option<&str>) -> Result<Body, Problem> {
+    let object = state.services.store.open(key, range).await?;
+    Ok(Body::from_stream(ReaderStream::with_capacity(object.body.into_async_read(), 256 << 10)))
+}
+
+fn fixed_headers(meta: &ObjectMeta) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut set = |name, value: Option<&str>| {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
+    };
+    set(header::ETAG, Some(&meta.etag));
+    set(header::ACCEPT_RANGES, Some("bytes"));
+    set(header::CONTENT_TYPE, meta.content_type.as_deref().or(Some("application/octet-stream")));
+    set(header::CACHE_CONTROL, meta.cache_control.as_deref());
+    headers
+}

@@ -1,0 +1,135 @@
+//! `GET /snapshots`, `/snapshots/latest`, `/snapshots/{id}`.
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use snapshot::key::{Key, SnapshotPath};
+use snapshot::manifest::{Pointer, Pointers};
+use workflows::catalog::{self, SnapshotRow};
+
+use crate::problem::Problem;
+use crate::state::ApiState;
+
+pub(crate) fn router() -> Router<ApiState> {
+    Router::new()
+        .route("/snapshots", get(list))
+        .route("/snapshots/latest", get(latest))
+        .route("/snapshots/{id}", get(one))
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    network: Option<String>,
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    data: Vec<SnapshotRow>,
+    next_cursor: Option<String>,
+    has_more: bool,
+}
+
+async fn list(State(state): State<ApiState>, Query(query): Query<ListQuery>) -> Result<Json<Page>, Problem> {
+    let limit = query.limit.unwrap_or(50);
+    if !(1..=1000).contains(&limit) {
+        return Err(Problem::bad_request("VALIDATION_ERROR", "limit must be between 1 and 1000"));
+    }
+    let after = query.cursor.as_deref().map(decode_cursor).transpose()?;
+    let db = &state.services.control;
+    let mut data = catalog::published(db, query.network.as_deref(), after, limit + 1).await?;
+    let has_more = data.len() as i64 > limit;
+    data.truncate(usize::try_from(limit).unwrap_or_default());
+    let next_cursor = data.last().filter(|_| has_more).map(|row| hex::encode(format!("{}/{}", row.network, row.id)));
+    Ok(Json(Page { data, next_cursor, has_more }))
+}
+
+fn decode_cursor(cursor: &str) -> Result<(String, String), Problem> {
+    let bad = || Problem::bad_request("VALIDATION_ERROR", "this cursor is not one that GET /snapshots gave out");
+    let text = String::from_utf8(hex::decode(cursor).map_err(|_| bad())?).map_err(|_| bad())?;
+    let (network, id) = text.split_once('/').ok_or_else(bad)?;
+    Ok((network.to_owned(), id.to_owned()))
+}
+
+#[derive(Deserialize)]
+struct NetworkQuery {
+    network: Option<String>,
+}
+
+async fn latest(
+    State(state): State<ApiState>,
+    Query(query): Query<NetworkQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let pointer = match query.network {
+        Some(network) => pointer_of(&state, &network).await?,
+        None => only_pointer(&state).await?,
+    };
+    manifest_of(&state, &pointer, &headers).await
+}
+
+/// The newest snapshot of a network.
+pub(crate) async fn pointer_of(state: &ApiState, network: &str) -> Result<Pointer, Problem> {
+    let none = || Problem::not_found("SNAPSHOT_NOT_FOUND", format!("no snapshot of network {network} has been published yet"));
+    let (bytes, _) = state.services.store.get(&Key::Latest(network.to_owned())).await?.ok_or_else(none)?;
+    serde_json::from_slice(&bytes).map_err(|error| Problem::unavailable("latest.json cannot be read", &error))
+}
+
+async fn only_pointer(state: &ApiState) -> Result<Pointer, Problem> {
+    let none = || Problem::not_found("SNAPSHOT_NOT_FOUND", "no snapshot has been published yet; start one with `snapshots create`");
+    let (bytes, _) = state.services.store.get(&Key::LatestOfAll).await?.ok_or_else(none)?;
+    let all: Pointers = serde_json::from_slice(&bytes).map_err(|error| Problem::unavailable("latest.json cannot be read", &error))?;
+    let networks = all.networks.keys().cloned().collect::<Vec<_>>().join(", ");
+    let mut pointers = all.networks.into_values();
+    match (pointers.next(), pointers.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err(none()),
+        _ => Err(Problem::bad_request("VALIDATION_ERROR", format!("several networks are published: add ?network= one of {networks}"))),
+    }
+}
+
+/// The manifest a pointer names, with the manifest's digest as strong validator.
+pub(crate) async fn manifest_of(state: &ApiState, pointer: &Pointer, headers: &HeaderMap) -> Result<Response, Problem> {
+    let path = SnapshotPath::new(&pointer.network, &pointer.snapshot_id);
+    let cache = "public, max-age=60, stale-while-revalidate=300";
+    answer_manifest(state, path, &pointer.manifest_sha256, cache, headers).await
+}
+
+async fn one(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    Query(query): Query<NetworkQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let rows = catalog::with_id(&state.services.control, query.network.as_deref(), &id).await?;
+    let row = match rows.as_slice() {
+        [] => return Err(Problem::not_found("SNAPSHOT_NOT_FOUND", format!("there is no published snapshot {id}"))),
+        [row] => row,
+        _ => return Err(Problem::bad_request("VALIDATION_ERROR", "several networks have a snapshot of this id: add ?network=")),
+    };
+    let sha256 = row.manifest_sha256.clone().unwrap_or_default();
+    answer_manifest(&state, SnapshotPath::new(&row.network, &row.id), &sha256, "public, max-age=31536000, immutable", &headers).await
+}
+
+async fn answer_manifest(
+    state: &ApiState,
+    path: SnapshotPath,
+    sha256: &str,
+    cache: &'static str,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let etag = format!("\"{sha256}\"");
+    let fixed = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, cache.to_owned())];
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    if known.is_some_and(|known| known.split(',').any(|one| one.trim() == etag || one.trim() == "*")) {
+        return Ok((StatusCode::NOT_MODIFIED, fixed).into_response());
+    }
+    let gone = || Problem::not_found("SNAPSHOT_NOT_FOUND", format!("the manifest of {path} is not in the bucket"));
+    let (bytes, _) = state.services.store.get(&Key::Manifest(path.clone())).await?.ok_or_else(gone)?;
+    Ok((fixed, [(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+}

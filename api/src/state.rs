@@ -1,0 +1,23 @@
+//! What every handler can reach.
+
+use workflows::services::Services;
+
+/// Who serves the bytes of public objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// This service: the bucket is embedded and nobody else can reach it.
+    Service,
+    /// The bucket's public address; we only redirect to it.
+    Bucket,
+}
+
+/// Shared by all handlers. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Databases, bucket, settings.
+    pub services: Services,
+    /// Starts and shows runs.
+    pub engine: engine::Client,
+    /// Who serves objects.
+    pub delivery: Delivery,
+}

@@ -1,0 +1,180 @@
+//! A real `snapshots serve` process on the test's own database and bucket.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use snapshot::manifest::Manifest;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::bucket::{TestBucket, bucket};
+use super::database::{TestDatabase, database};
+use super::files::{pg_bin, snapshots_binary};
+use super::wait::wait_until;
+
+/// How long anything may take before a test says it hangs.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A database and a bucket, and what a service on them is told.
+pub(crate) struct Site {
+    pub(crate) database: TestDatabase,
+    pub(crate) bucket: TestBucket,
+    pub(crate) dir: TempDir,
+    flags: Vec<String>,
+}
+
+/// A site whose database is empty.
+pub(crate) async fn site() -> Site {
+    let dir = tempfile::tempdir().unwrap();
+    Site { database: database().await, bucket: bucket().await, dir, flags: Vec::new() }
+}
+
+/// A site with a synthetic chain of network mainnet.
+pub(crate) async fn site_with_chain(blocks: u64) -> Site {
+    let site = site().await;
+    let pool = site.database.pool().await;
+    chain::migrate(&pool).await.unwrap();
+    let spec = chain::synthetic::Spec { blocks, seed: 7, profile: chain::synthetic::Profile::Nakamoto, network: "mainnet".into() };
+    chain::synthetic::load(&pool, &spec, |_| {}).await.unwrap();
+    pool.close().await;
+    site
+}
+
+impl Site {
+    /// Adds flags to every service started on this site.
+    pub(crate) fn with_flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// A command of the binary with this site's servers in its environment.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(snapshots_binary());
+        let config = self.bucket.config();
+        command
+            .env("DATABASE_URL", self.database.url())
+            .env("S3_ENDPOINT", self.bucket.endpoint())
+            .env("S3_BUCKET", &config.bucket)
+            .env("AWS_REGION", &config.region)
+            .env("AWS_ACCESS_KEY_ID", &config.access_key)
+            .env("AWS_SECRET_ACCESS_KEY", &config.secret_key)
+            .env("PUBLIC_BASE_URL", "https://snapshots.example")
+            .env("SNAPSHOTS_PG_BIN", pg_bin())
+            .env("SNAPSHOTS_DATA_DIR", self.dir.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Starts `snapshots serve` and waits until it answers.
+    pub(crate) async fn serve(&self) -> ServiceProcess {
+        let mut command = self.command();
+        command.args(["serve", "--json", "--listen", "127.0.0.1:0"]).args(&self.flags).stdout(Stdio::piped());
+        ServiceProcess::start(command).await
+    }
+
+    /// Keys of all objects in the bucket, sorted.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let root = self.bucket.root();
+        let mut keys = Vec::new();
+        let mut dirs = vec![root.clone()];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+                let name = entry.file_name().into_string().unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    dirs.push(entry.path());
+                } else if !name.starts_with('.') {
+                    keys.push(entry.path().strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        keys.sort();
+        keys
+    }
+}
+
+/// A running service; killed when dropped.
+pub(crate) struct ServiceProcess {
+    pub(crate) child: Child,
+    pub(crate) url: String,
+    http: reqwest::Client,
+}
+
+impl ServiceProcess {
+    /// Runs a `… --json serve` command until it says where it listens.
+    pub(crate) async fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        loop {
+            let line = lines.next_line().await.unwrap().expect("the service ended before it listened");
+            let said: Value = serde_json::from_str(&line).unwrap();
+            if said["type"] == "result" {
+                let url = said["result"]["url"].as_str().unwrap().to_owned();
+                return Self { child, url, http: reqwest::Client::new() };
+            }
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        self.http.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        self.get(path).await.json().await.unwrap()
+    }
+
+    /// `POST /workflows/snapshot/runs`.
+    pub(crate) async fn create(&self, params: &Value) -> reqwest::Response {
+        self.http.post(format!("{}/workflows/snapshot/runs", self.url)).json(params).send().await.unwrap()
+    }
+
+    /// Starts a run and returns its id.
+    pub(crate) async fn start_run(&self) -> String {
+        let answer = self.create(&json!({})).await;
+        assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
+        let body: Value = answer.json().await.unwrap();
+        body["runId"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for the end of a run and returns it.
+    pub(crate) async fn ended(&self, run: &str) -> Value {
+        let mut shown = Value::Null;
+        wait_until(PATIENCE, "the run ends", async || {
+            shown = self.json(&format!("/runs/{run}")).await;
+            matches!(shown["state"].as_str(), Some("succeeded" | "failed" | "cancelled"))
+        })
+        .await;
+        shown
+    }
+
+    /// Cuts a snapshot and returns its manifest.
+    pub(crate) async fn cut(&self) -> Manifest {
+        let run = self.start_run().await;
+        let ended = self.ended(&run).await;
+        assert_eq!(ended["state"], "succeeded", "{ended:#}");
+        let bytes = self.get("/snapshots/latest").await.bytes().await.unwrap();
+        Manifest::from_bytes(&bytes).unwrap()
+    }
+
+    /// Cuts a snapshot that must fail, and returns why.
+    pub(crate) async fn cut_refused(&self) -> String {
+        let run = self.start_run().await;
+        let ended = self.ended(&run).await;
+        assert_eq!(ended["state"], "failed", "{ended:#}");
+        ended["error"].as_str().unwrap().to_owned()
+    }
+
+    /// SIGKILL, and wait until it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// SIGTERM, and the exit status.
+    pub(crate) async fn terminate(mut self) -> std::process::ExitStatus {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().unwrap().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().await.unwrap()
+    }
+}

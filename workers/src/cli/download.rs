@@ -1,0 +1,140 @@
+//! `snapshots download`: the archive of a snapshot, resumed where it stopped, and checked.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use futures::TryStreamExt;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use snapshot::key::Key;
+use snapshot::manifest::Manifest;
+use tokio::fs::{File, OpenOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::client::{Client, ClientArgs};
+use super::show;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Progress, bytes};
+
+/// How often a cut connection is taken up again without a byte of progress.
+const TRIES: u32 = 5;
+
+#[derive(Args)]
+pub(crate) struct DownloadArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Snapshot id, or `latest`.
+    #[arg(default_value = "latest", value_parser = show::snapshot_id)]
+    id: String,
+    /// Network, where the service has several.
+    #[arg(long, value_parser = crate::config::network_name)]
+    network: Option<String>,
+    /// Directory to put the archive into.
+    #[arg(long, short, default_value = ".")]
+    output_dir: PathBuf,
+}
+
+pub(crate) async fn run(args: DownloadArgs, output: Output) -> anyhow::Result<()> {
+    let client = Client::new(&args.client)?;
+    let manifest = show::manifest(&client, &args.id, args.network.as_deref()).await?;
+    tokio::fs::create_dir_all(&args.output_dir).await.with_context(|| format!("cannot make {}", args.output_dir.display()))?;
+    let target = args.output_dir.join(manifest.path().archive_name());
+    let part = target.with_extension("zst.part");
+    if !target.exists() {
+        fetch(&client, &manifest, &part, output).await?;
+        check(&part, &manifest).await?;
+        tokio::fs::rename(&part, &target).await?;
+    } else {
+        check(&target, &manifest).await?;
+    }
+    output.result(
+        &format!("{} is complete and its sha256 is right\nextract it with: tar --zstd -xf {}", target.display(), target.display()),
+        &json!({ "path": target, "sizeBytes": manifest.size_bytes, "checksum": manifest.checksum, "blockHeight": manifest.block_height }),
+    );
+    Ok(())
+}
+
+/// Fetches what is missing of `part`.
+async fn fetch(client: &Client, manifest: &Manifest, part: &Path, output: Output) -> anyhow::Result<()> {
+    let url = archive_url(client, manifest);
+    let mut progress = output.progress("downloading", manifest.size_bytes);
+    let mut file = OpenOptions::new().create(true).append(true).open(part).await?;
+    let mut etag = None;
+    let mut idle = 0;
+    loop {
+        let have = file.metadata().await?.len();
+        if have >= manifest.size_bytes {
+            break;
+        }
+        let failed = match append(client, &url, (&mut file, have), &mut etag, &mut progress).await {
+            Ok(()) => None,
+            Err(error) => Some(error),
+        };
+        file.flush().await?;
+        let got = file.metadata().await?.len() > have;
+        idle = if got { 0 } else { idle + 1 };
+        if let Some(error) = failed.filter(|_| idle >= TRIES) {
+            return Err(error.context("the download stopped; run the same command again to go on"));
+        }
+        anyhow::ensure!(idle < TRIES, "the server sends nothing; run the same command again to go on");
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// The service itself serves an embedded bucket; its address in the manifest may be of an earlier start.
+fn archive_url(client: &Client, manifest: &Manifest) -> String {
+    let loopback = manifest.url.starts_with("http://127.0.0.1:") || manifest.url.starts_with("http://[::1]:");
+    if loopback { client.url(&format!("/{}", Key::Archive(manifest.path()))) } else { manifest.url.clone() }
+}
+
+async fn append(
+    client: &Client,
+    url: &str,
+    (file, have): (&mut File, u64),
+    etag: &mut Option<String>,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let response = client.open(url, have, etag.as_deref()).await?;
+    anyhow::ensure!(have == 0 || response.status() == reqwest::StatusCode::PARTIAL_CONTENT, "the server ignores ranges");
+    *etag = response.headers().get(reqwest::header::ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut done = have;
+    let mut body = response.bytes_stream();
+    while let Some(bytes) = body.try_next().await? {
+        file.write_all(&bytes).await?;
+        done += bytes.len() as u64;
+        progress.set(done);
+    }
+    Ok(())
+}
+
+async fn check(path: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+    let found = sha256(path).await?;
+    if format!("sha256:{found}") == manifest.checksum {
+        return Ok(());
+    }
+    let size = tokio::fs::metadata(path).await?.len();
+    let message = format!(
+        "{} is damaged: sha256 {found} ({}) instead of {} ({})",
+        path.display(),
+        bytes(size),
+        manifest.checksum,
+        bytes(manifest.size_bytes)
+    );
+    Err(Failure::new(Exit::Diverged, message).hint("delete it and download again").into())
+}
+
+/// sha256 (hex) of a file.
+pub(crate) async fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path).await?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(hex::encode(digest.finalize()));
+        }
+        digest.update(&buffer[..count]);
+    }
+}

@@ -1,0 +1,97 @@
+//! The command line: one file per verb.
+
+mod chain;
+mod client;
+mod create;
+mod demo;
+mod download;
+mod ingest;
+mod list;
+mod migrate;
+mod serve;
+mod show;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// Cut, publish, prove and restore snapshots of a Secondlayer indexer's database.
+#[derive(Parser)]
+#[command(name = "snapshots", version, about, max_term_width = 110)]
+struct Cli {
+    /// Speak JSON: one object a line on stdout, the last one the result or the error.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole way on a synthetic chain: cut, publish, download, restore with stock tools, compare; then keep serving.
+    Demo(demo::DemoArgs),
+    /// Run the service.
+    Serve(serve::ServeArgs),
+    /// Create or update our tables in the databases that DATABASE_URL and CONTROL_DATABASE_URL name.
+    Migrate,
+    /// Feed recordings of a stacks-node's event observer into the database that DATABASE_URL names.
+    Ingest(ingest::IngestArgs),
+    /// Synthetic chains.
+    #[command(subcommand)]
+    Chain(chain::ChainCommand),
+    /// Cut a snapshot now.
+    Create(create::CreateArgs),
+    /// List published snapshots.
+    List(list::ListArgs),
+    /// Show one snapshot.
+    Show(show::ShowArgs),
+    /// Download a snapshot's archive and check it.
+    Download(download::DownloadArgs),
+}
+
+/// Parses, runs, and turns the outcome into an exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
+        }
+    };
+    log(cli.json);
+    let output = Output::new(cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ExitCode::from(output.error(&error.into()) as u8),
+    };
+    match runtime.block_on(run(cli.command, output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(output.error(&error) as u8),
+    }
+}
+
+async fn run(command: Command, output: Output) -> anyhow::Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args, output).await,
+        Command::Serve(args) => serve::run(args, output).await,
+        Command::Migrate => migrate::run(output).await,
+        Command::Ingest(args) => ingest::run(args, output).await,
+        Command::Chain(command) => chain::run(command, output).await,
+        Command::Create(args) => create::run(args, output).await,
+        Command::List(args) => list::run(args, output).await,
+        Command::Show(args) => show::run(args, output).await,
+        Command::Download(args) => download::run(args, output).await,
+    }
+}
+
+/// Logs go to stderr, warnings and worse unless `RUST_LOG` says otherwise.
+fn log(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = if json { subscriber.json().try_init() } else { subscriber.try_init() };
+}

@@ -1,0 +1,183 @@
+//! Settings: flags for what may be seen by anybody who lists processes, environment variables for the rest. Read once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use snapshot::columns::ColumnRules;
+use snapshot::store::StoreConfig;
+
+use crate::exit::{Exit, Failure};
+
+/// Where the service keeps its own data.
+#[derive(Debug, Clone, Args)]
+pub struct DataDirArgs {
+    /// Directory of the service: embedded servers live in it, and commands find the service through it.
+    #[arg(long, env = "SNAPSHOTS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl DataDirArgs {
+    /// The directory given, or the user's own; root's lies where an unprivileged Postgres can reach it.
+    pub fn path(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| {
+            if nix::unistd::geteuid().is_root() {
+                return PathBuf::from("/var/lib/secondlayer-snapshots");
+            }
+            let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+            let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
+            base.unwrap_or_else(std::env::temp_dir).join("secondlayer-snapshots")
+        })
+    }
+}
+
+/// What a process does. Several processes share one database and one bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Answers HTTP.
+    Api,
+    /// Runs the steps of workflows.
+    Worker,
+    /// Takes blocks from a stacks-node's event observer, on the same address as the API.
+    Ingest,
+}
+
+/// Settings of a service.
+#[derive(Debug, Clone, Args)]
+pub struct ServiceArgs {
+    #[command(flatten)]
+    /// Its directory.
+    pub dir: DataDirArgs,
+    /// Address of the API; only loopback is accepted until authentication exists. Port 0 takes a free one.
+    #[arg(long, env = "SNAPSHOTS_LISTEN", default_value = "127.0.0.1:3900", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    /// What is snapshotted.
+    pub source: SourceArgs,
+    /// Roles of this process; all by default.
+    #[arg(long = "role", value_enum, value_delimiter = ',')]
+    pub roles: Vec<Role>,
+}
+
+/// What to snapshot, and how.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    /// Network; by default the only one that index_progress knows.
+    #[arg(long, env = "SNAPSHOTS_NETWORK", value_parser = network_name)]
+    pub network: Option<String>,
+    /// How many Bitcoin blocks deep the highest block of a snapshot lies.
+    #[arg(long, env = "SNAPSHOTS_CONFIRMATIONS", default_value_t = 6)]
+    pub confirmations: u32,
+    /// Columns that this program does not know and that shall be published, as table.column.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN")]
+    pub include_columns: Vec<String>,
+    /// Columns that shall not be published, as table.column.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN")]
+    pub omit_columns: Vec<String>,
+    /// Directory with postgres, pg_dump and pg_restore; by default the newest installed.
+    #[arg(long, env = "SNAPSHOTS_PG_BIN", value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// What to do with columns this program does not know.
+    pub fn column_rules(&self) -> ColumnRules {
+        ColumnRules { include: self.include_columns.clone(), omit: self.omit_columns.clone() }
+    }
+}
+
+impl ServiceArgs {
+    /// True if this process has the role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.is_empty() || self.roles.contains(&role)
+    }
+}
+
+/// A network's name is part of public keys and URLs.
+pub fn network_name(name: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let reserved = ["api", "chunks", "latest.json", "snapshots", "runs", "workflows", "livez", "readyz", "version"];
+    if name.is_empty() || name.len() > 40 || !name.chars().all(good) || reserved.contains(&name) {
+        return Err("use lower-case letters, digits and hyphens, for example mainnet".into());
+    }
+    Ok(name.to_owned())
+}
+
+/// Addresses and secrets, from the environment alone. `None` means: use the embedded server.
+#[derive(Clone, Default)]
+pub struct Servers {
+    /// `DATABASE_URL`.
+    pub database_url: Option<String>,
+    /// `CONTROL_DATABASE_URL`; by default the same database.
+    pub control_database_url: Option<String>,
+    /// `S3_BUCKET` with `S3_ENDPOINT` and `AWS_*`.
+    pub store: Option<StoreConfig>,
+    /// `PUBLIC_BASE_URL`: where the bucket can be read by anyone.
+    pub public_base_url: Option<String>,
+}
+
+impl Servers {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Names every variable that is missing.
+    pub fn from_env() -> Result<Self, Failure> {
+        Self::from_vars(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
+        let public_base_url = var("PUBLIC_BASE_URL").map(|url| url.trim_end_matches('/').to_owned());
+        let store = match var("S3_BUCKET") {
+            Some(bucket) => Some(store(&var, bucket, public_base_url.is_some())?),
+            None if var("S3_ENDPOINT").is_some() => {
+                return Err(Failure::new(Exit::Usage, "S3_ENDPOINT is set but S3_BUCKET is not").hint("set S3_BUCKET to the bucket's name"));
+            }
+            None => None,
+        };
+        let database_url = var("DATABASE_URL");
+        let control_database_url = var("CONTROL_DATABASE_URL");
+        Ok(Self { database_url, control_database_url, store, public_base_url })
+    }
+}
+
+fn store(var: &impl Fn(&str) -> Option<String>, bucket: String, has_base_url: bool) -> Result<StoreConfig, Failure> {
+    let access_key = var("AWS_ACCESS_KEY_ID");
+    let secret_key = var("AWS_SECRET_ACCESS_KEY");
+    let mut missing = Vec::new();
+    if access_key.is_none() {
+        missing.push("AWS_ACCESS_KEY_ID");
+    }
+    if secret_key.is_none() {
+        missing.push("AWS_SECRET_ACCESS_KEY");
+    }
+    if !has_base_url {
+        missing.push("PUBLIC_BASE_URL");
+    }
+    let (Some(access_key), Some(secret_key), true) = (access_key, secret_key, has_base_url) else {
+        let failure = Failure::new(Exit::Usage, format!("S3_BUCKET is set but {} is not", missing.join(", ")));
+        return Err(failure.hint("PUBLIC_BASE_URL is the address at which anyone can read the bucket; it goes into manifests"));
+    };
+    let region = var("AWS_REGION").unwrap_or_else(|| "auto".into());
+    Ok(StoreConfig { endpoint: var("S3_ENDPOINT"), bucket, region, access_key, secret_key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_missing_variable_is_named_at_once() {
+        let vars = |name: &str| (name == "S3_BUCKET").then(|| "b".to_owned());
+        let failure = Servers::from_vars(vars).err().unwrap();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.message.contains("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, PUBLIC_BASE_URL"), "{failure}");
+    }
+
+    #[test]
+    fn a_network_must_fit_into_a_url() {
+        assert!(network_name("mainnet").is_ok());
+        for bad in ["", "Main", "a/b", "..", "snapshots", "a b"] {
+            assert!(network_name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What a command says: data on stdout, talk on stderr; with `--json` one object a line, the last one the result.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::exit;
+
+/// How to talk.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// For people, or for programs.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// True when a program listens.
+    pub fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// A line of talk.
+    pub fn say(self, text: &str) {
+        if self.json {
+            self.line(&json!({ "type": "log", "message": text }));
+        } else {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    /// The result: `text` for people, `value` for programs.
+    pub fn result(self, text: &str, value: &impl Serialize) {
+        if self.json {
+            self.line(&json!({ "type": "result", "result": value }));
+        } else {
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
+    }
+
+    /// The end of a command that failed.
+    pub fn error(self, error: &anyhow::Error) -> exit::Exit {
+        let (exit, hint) = exit::classify(error);
+        if self.json {
+            self.line(&json!({ "type": "error", "code": exit as u8, "message": format!("{error:#}"), "hint": hint }));
+        } else {
+            let mut stderr = std::io::stderr();
+            let _ = writeln!(stderr, "error: {error:#}");
+            if let Some(hint) = hint {
+                let _ = writeln!(stderr, " help: {hint}");
+            }
+        }
+        exit
+    }
+
+    fn line(self, value: &Value) {
+        // A closed pipe is the reader's business.
+        let _ = writeln!(std::io::stdout(), "{value}");
+    }
+
+    /// Shows the progress of something that counts to `total` (0: not known yet).
+    pub fn progress(self, what: &str, total: u64) -> Progress {
+        let bar = (!self.json && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{msg:28} [{bar:30}] {pos}/{len} {per_sec} {eta}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_message(what.to_owned());
+            bar
+        });
+        Progress { output: self, bar, what: what.to_owned(), total, said: Instant::now(), last: 0 }
+    }
+}
+
+/// A progress bar on a terminal, a plain line every ten seconds elsewhere, an object a second for programs.
+pub struct Progress {
+    output: Output,
+    bar: Option<ProgressBar>,
+    what: String,
+    total: u64,
+    said: Instant,
+    last: u64,
+}
+
+impl Progress {
+    /// Renames what is going on and how much of it there is.
+    pub fn phase(&mut self, what: &str, total: u64) {
+        self.total = total;
+        if self.what != what {
+            what.clone_into(&mut self.what);
+            if self.bar.is_none() {
+                self.output.say(&format!("{what} …"));
+            }
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_message(what.to_owned());
+            bar.set_length(total);
+        }
+    }
+
+    /// Shows how far it is.
+    pub fn set(&mut self, done: u64) {
+        self.last = done;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            return;
+        }
+        let every = if self.output.json { Duration::from_secs(1) } else { Duration::from_secs(10) };
+        if self.said.elapsed() < every {
+            return;
+        }
+        self.said = Instant::now();
+        if self.output.json {
+            self.output.line(&json!({ "type": "progress", "what": self.what, "done": done, "total": self.total }));
+        } else {
+            self.output.say(&format!("{}: {done} of {}", self.what, self.total));
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `1.4 MB`; decimal, as disks and bandwidths are sold.
+pub fn bytes(count: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1_400_000), "1.4 MB");
+        assert_eq!(bytes(161_061_273_600), "161.1 GB");
+    }
+}

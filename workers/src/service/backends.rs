@@ -1,0 +1,156 @@
+//! The servers behind a service: a private Postgres and an in-process bucket, or real ones where the environment names them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use snapshot::store::{Store, StoreConfig, StoreError};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use workflows::services::{Services, Settings};
+
+use crate::config::{Servers, ServiceArgs};
+use crate::embedded::data_dir::DataDir;
+use crate::embedded::discover::{self, PgBin};
+use crate::embedded::postgres::{Durability, EmbeddedPostgres, PostgresOptions};
+use crate::embedded::s3::EmbeddedS3;
+use crate::exit::{Exit, Failure};
+
+/// Bucket of the embedded server.
+const BUCKET: &str = "snapshots";
+/// Connections to each database: two cutting steps, the verifier, the API, and room.
+const CONNECTIONS: u32 = 16;
+
+/// Whether data stays after the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// In the data directory.
+    Lasting,
+    /// In a directory that is gone afterwards, even after SIGKILL.
+    Nothing,
+}
+
+/// The servers, and the directory they live in.
+pub struct Backends {
+    dir: DataDir,
+    postgres: Option<EmbeddedPostgres>,
+    s3: Option<EmbeddedS3>,
+    pg_bin: PgBin,
+    database_url: String,
+    control_database_url: String,
+    store: StoreConfig,
+}
+
+impl Backends {
+    /// Opens the directory and starts what is not given.
+    pub(super) async fn open(args: &ServiceArgs, servers: &Servers, keep: Keep) -> anyhow::Result<Self> {
+        let dir = match keep {
+            Keep::Lasting => DataDir::open(&args.dir.path()),
+            Keep::Nothing => DataDir::ephemeral(),
+        }
+        .map_err(|error| Failure::caused(Exit::Conflict, "cannot open the data directory", error))?;
+        let durability = if keep == Keep::Lasting { Durability::Durable } else { Durability::Ephemeral };
+        let named = args.source.pg_bin.as_deref();
+        let pg_bin = discover::find(named, &dir.postgres_dir()).map_err(|error| Failure::new(Exit::Failed, format!("{error}")))?;
+        let postgres = match &servers.database_url {
+            Some(_) => None,
+            None => Some(start_postgres(&dir, named, durability).await?),
+        };
+        let s3 = match &servers.store {
+            Some(_) => None,
+            None => match EmbeddedS3::start(&dir.s3_dir(), BUCKET, durability).await {
+                Ok(s3) => Some(s3),
+                Err(error) => {
+                    stop_postgres(postgres).await;
+                    return Err(error).context("cannot start the embedded bucket");
+                }
+            },
+        };
+        let url = || postgres.as_ref().map(|postgres| postgres.url().to_owned()).unwrap_or_default();
+        let database_url = servers.database_url.clone().unwrap_or_else(url);
+        let control_database_url = servers.control_database_url.clone().unwrap_or_else(|| database_url.clone());
+        let embedded = || s3.as_ref().map(store_config);
+        let Some(store) = servers.store.clone().or_else(embedded) else { anyhow::bail!("no bucket") };
+        Ok(Self { dir, pg_bin, database_url, control_database_url, store, postgres, s3 })
+    }
+
+    /// Connects, migrates, and checks that everything answers.
+    pub(super) async fn services(&self, settings: Settings) -> anyhow::Result<Services> {
+        let indexed = connect(&self.database_url).await.context("cannot connect to the indexed database (DATABASE_URL)")?;
+        let control = engine::control_pool(&self.control_database_url, CONNECTIONS)
+            .await
+            .context("cannot connect to the control database (CONTROL_DATABASE_URL, by default DATABASE_URL)")?;
+        chain::migrate(&indexed).await.context("cannot prepare the indexed database")?;
+        engine::migrate(&control).await.context("cannot prepare the control database")?;
+        let store = Store::new(&self.store);
+        store.check().await.map_err(|error| bucket_failure(&self.store, error))?;
+        let pg_dump = self.pg_program("pg_dump");
+        Ok(Services { indexed, indexed_url: self.database_url.clone(), control, store, pg_dump, settings })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(super) fn pg_program(&self, name: &str) -> PathBuf {
+        self.pg_bin.program(name)
+    }
+
+    /// Stops what was started.
+    pub(super) async fn close(self) {
+        if let Some(s3) = self.s3 {
+            s3.stop().await;
+        }
+        stop_postgres(self.postgres).await;
+        if let Err(error) = self.dir.close() {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "the data directory was not closed");
+        }
+    }
+}
+
+async fn start_postgres(dir: &DataDir, pg_bin: Option<&Path>, durability: Durability) -> anyhow::Result<EmbeddedPostgres> {
+    let mut options = PostgresOptions::new(dir.postgres_dir());
+    options.pg_bin = pg_bin.map(Path::to_owned);
+    options.durability = durability;
+    EmbeddedPostgres::start(options).await.context("cannot start a private PostgreSQL")
+}
+
+async fn stop_postgres(postgres: Option<EmbeddedPostgres>) {
+    let Some(postgres) = postgres else { return };
+    if let Err(error) = postgres.stop().await {
+        tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "the private PostgreSQL did not stop");
+    }
+}
+
+fn store_config(s3: &EmbeddedS3) -> StoreConfig {
+    StoreConfig {
+        endpoint: Some(s3.endpoint()),
+        bucket: s3.bucket().to_owned(),
+        region: s3.region().to_owned(),
+        access_key: s3.access_key().to_owned(),
+        secret_key: s3.secret_key().to_owned(),
+    }
+}
+
+/// A pool on an indexed database.
+///
+/// # Errors
+/// A bad URL, or a database that does not answer within ten seconds.
+pub async fn connect(url: &str) -> sqlx::Result<PgPool> {
+    let options: sqlx::postgres::PgConnectOptions = url.parse()?;
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options.application_name("snapshots"))
+        .await
+}
+
+fn bucket_failure(config: &StoreConfig, error: StoreError) -> Failure {
+    let exit = match error {
+        StoreError::Refused { .. } => Exit::Auth,
+        _ => Exit::Unreachable,
+    };
+    let endpoint = config.endpoint.as_deref().unwrap_or("AWS");
+    let failure = Failure::caused(exit, format!("the bucket {} at {endpoint} cannot be used", config.bucket), error);
+    failure.hint("check S3_ENDPOINT, S3_BUCKET and the AWS_* variables")
+}

@@ -1,0 +1,185 @@
+//! One running service: its servers, its pools, its roles, and how it ends.
+//!
+//! Order of start: directory and lock, database, migrations, bucket, listener, engine. Order of end: listener, engine,
+//! pools, embedded servers. Invariant: nothing this process started outlives [`Service::stop`].
+
+mod backends;
+mod found;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use api::{ApiState, Delivery};
+use axum::Router;
+use chain::Ingest;
+use engine::{Engine, EngineConfig, Shutdown};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use workflows::services::{Services, Settings};
+
+use crate::config::{Role, Servers, ServiceArgs};
+use crate::exit::{Exit, Failure};
+
+pub use backends::{Backends, Keep, connect};
+pub use found::Found;
+
+/// How long running steps may take to come to a good place to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// A running service.
+pub struct Service {
+    /// Address of the API, for example `http://127.0.0.1:3900`.
+    pub url: String,
+    /// What steps and handlers use.
+    pub services: Services,
+    /// Starts and shows runs.
+    pub engine: engine::Client,
+    backends: Backends,
+    shutdown: Shutdown,
+    listener: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// The first thing that is not as it must be, with what to do about it; what was started before is stopped.
+    pub async fn start(args: &ServiceArgs, servers: &Servers, keep: Keep) -> anyhow::Result<Self> {
+        refuse_open_address(args.listen)?;
+        let backends = Backends::open(args, servers, keep).await?;
+        match Self::with_backends(args, servers, &backends).await {
+            Ok(running) => Ok(running.into_service(backends)),
+            Err(error) => {
+                backends.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn with_backends(args: &ServiceArgs, servers: &Servers, backends: &Backends) -> anyhow::Result<Running> {
+        let bind = TcpListener::bind(args.listen).await.map_err(|error| {
+            let failure = Failure::caused(Exit::Conflict, format!("cannot listen on {}", args.listen), error);
+            failure.hint("another service may run there: choose another address with --listen, or port 0 for a free one")
+        })?;
+        let url = format!("http://{}", bind.local_addr()?);
+        let delivery = if servers.store.is_none() { Delivery::Service } else { Delivery::Bucket };
+        let public_base_url = match (&servers.public_base_url, delivery) {
+            (Some(public), Delivery::Bucket) => public.clone(),
+            _ => url.clone(),
+        };
+        let services = backends.services(settings(args, public_base_url)).await?;
+        let shutdown = Shutdown::default();
+        let workflows = workflows::all().into_iter().map(|registered| registered.workflow).collect();
+        let engine = Engine::new(services.control.clone(), services.clone(), workflows, engine_config())?;
+        let client = engine.client();
+        let mut tasks = Vec::new();
+        if args.has(Role::Worker) {
+            let shutdown = shutdown.clone();
+            tasks.push(tokio::spawn(async move {
+                if let Err(error) = engine.run(shutdown).await {
+                    tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "the worker stopped");
+                }
+            }));
+        }
+        let routes = routes(args, &services, client.clone(), delivery);
+        let listener = CancellationToken::new();
+        tasks.push(tokio::spawn(listen(bind, routes, listener.clone())));
+        Found { url: url.clone(), pid: std::process::id() }.write(backends.dir())?;
+        Ok(Running { url, services, engine: client, shutdown, listener, tasks })
+    }
+
+    /// Where the service keeps its data.
+    pub fn dir(&self) -> &std::path::Path {
+        self.backends.dir()
+    }
+
+    /// A directory of stock PostgreSQL programs that fit the database.
+    pub fn pg_program(&self, name: &str) -> std::path::PathBuf {
+        self.backends.pg_program(name)
+    }
+
+    /// Ends the service: running steps get [`DRAIN`] to come to a good place, or none if `now` fires first.
+    pub async fn stop(self, now: impl Future<Output = ()>) {
+        self.listener.cancel();
+        self.shutdown.soft.cancel();
+        let mut tasks = self.tasks;
+        let ended = futures::future::join_all(tasks.iter_mut());
+        let in_time = tokio::select! {
+            _ = ended => true,
+            () = tokio::time::sleep(DRAIN) => false,
+            () = now => false,
+        };
+        if !in_time {
+            self.shutdown.hard.cancel();
+            tasks.iter().for_each(JoinHandle::abort);
+        }
+        self.services.indexed.close().await;
+        self.services.control.close().await;
+        Found::remove(self.backends.dir());
+        self.backends.close().await;
+    }
+}
+
+/// A service before it owns its backends.
+struct Running {
+    url: String,
+    services: Services,
+    engine: engine::Client,
+    shutdown: Shutdown,
+    listener: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    fn into_service(self, backends: Backends) -> Service {
+        let Self { url, services, engine, shutdown, listener, tasks } = self;
+        Service { url, services, engine, backends, shutdown, listener, tasks }
+    }
+}
+
+/// Whatever can change something is open to everybody who can reach the port.
+fn refuse_open_address(listen: SocketAddr) -> Result<(), Failure> {
+    if listen.ip().is_loopback() {
+        return Ok(());
+    }
+    let failure = Failure::new(Exit::Refused, format!("refusing to listen on {listen}: the API has no authentication yet"));
+    Err(failure.hint("listen on 127.0.0.1 and put a reverse proxy that authenticates in front"))
+}
+
+fn engine_config() -> EngineConfig {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let default = EngineConfig::default();
+    EngineConfig { host: host.unwrap_or(default.host), version: env!("CARGO_PKG_VERSION").into(), ..default }
+}
+
+fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {
+    Settings {
+        network: args.source.network.clone(),
+        confirmations: args.source.confirmations,
+        columns: args.source.column_rules(),
+        public_base_url,
+    }
+}
+
+fn routes(args: &ServiceArgs, services: &Services, engine: engine::Client, delivery: Delivery) -> Router {
+    let mut routes = Router::new();
+    if args.has(Role::Ingest) {
+        let network = args.source.network.clone().unwrap_or_else(|| "mainnet".into());
+        routes = routes.merge(api::observer(Arc::new(Ingest::new(services.indexed.clone(), network))));
+    }
+    if args.has(Role::Api) {
+        routes = routes.merge(api::router(ApiState { services: services.clone(), engine, delivery }));
+    }
+    api::finish(routes)
+}
+
+async fn listen(bind: TcpListener, routes: Router, stop: CancellationToken) {
+    let served = axum::serve(bind, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served.context("the listener stopped") {
+        tracing::error!(error = format!("{error:#}"), "HTTP ended");
+    }
+}

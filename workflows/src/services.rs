@@ -1,0 +1,37 @@
+//! What the steps of all workflows need from the process that runs them.
+
+use std::path::PathBuf;
+
+use snapshot::columns::ColumnRules;
+use snapshot::store::Store;
+use sqlx::PgPool;
+
+/// Handles and settings, made once at start.
+#[derive(Clone)]
+pub struct Services {
+    /// The indexed database: the chain is read from it.
+    pub indexed: PgPool,
+    /// Its URL, for stock `pg_dump`. Holds a password: never log it.
+    pub indexed_url: String,
+    /// The control database: our schema `snapshots`.
+    pub control: PgPool,
+    /// The bucket.
+    pub store: Store,
+    /// The stock `pg_dump` to read the schema with.
+    pub pg_dump: PathBuf,
+    /// What to snapshot and how it is published.
+    pub settings: Settings,
+}
+
+/// Settings of the snapshot workflow.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Network to snapshot; `None`: the only one that `index_progress` knows.
+    pub network: Option<String>,
+    /// Bitcoin blocks that the highest block of a snapshot must lie deep.
+    pub confirmations: u32,
+    /// What to do with columns this program does not know.
+    pub columns: ColumnRules,
+    /// Where the bucket can be read by anyone, without a trailing slash: `url` in manifests begins with it.
+    pub public_base_url: String,
+}

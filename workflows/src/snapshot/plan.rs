@@ -1,0 +1,142 @@
+//! Step `plan`: chooses the height, refuses a faulty chain, names the snapshot, and cuts the heights into ranges.
+
+use chrono::{DateTime, Utc};
+use engine::{Ctx, StepError};
+use serde::{Deserialize, Serialize};
+use snapshot::columns::{self, TableShape};
+use snapshot::cut::begin_export;
+use snapshot::grid::{self, GridRange};
+use snapshot::height::{self, ChainFacts};
+use snapshot::key::{Key, SnapshotPath};
+use snapshot::manifest::Pointer;
+use sqlx::PgConnection;
+
+use super::Params;
+use crate::catalog::{self, Allocation};
+use crate::services::Services;
+use crate::step_error::classify;
+
+/// What the run is going to do. Everything later follows from it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Network.
+    pub network: String,
+    /// Snapshot id.
+    pub id: String,
+    /// Sequence number.
+    pub sequence: u64,
+    /// The snapshot that `latest` pointed at.
+    pub previous: Option<String>,
+    /// When it was planned.
+    pub created_at: DateTime<Utc>,
+    /// Bitcoin blocks asked for as finality.
+    pub confirmations: u32,
+    /// Where the bucket can be read, fixed now so that every attempt writes the same manifest.
+    pub base_url: String,
+    /// The chain as it was.
+    pub facts: ChainFacts,
+    /// Tables and columns to publish, in load order.
+    pub shapes: Vec<TableShape>,
+    /// Ranges of heights, lowest first.
+    pub ranges: Vec<GridRange>,
+    /// Version of the server.
+    pub postgres: String,
+    /// Last migration of the original that was applied.
+    pub schema_version: Option<String>,
+}
+
+/// What one child of `dump` cuts.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DumpJob {
+    /// All chain tables in one range of heights.
+    Range(GridRange),
+    /// The tables that have no height.
+    SmallTables,
+}
+
+impl Plan {
+    /// Where its objects will lie.
+    pub fn path(&self) -> SnapshotPath {
+        SnapshotPath::new(&self.network, &self.id)
+    }
+
+    /// Children of `dump`: full ranges first, since they take longest, the tail and the small tables last.
+    pub fn jobs(&self) -> Vec<DumpJob> {
+        let sealed = self.ranges.iter().filter(|range| range.sealed);
+        let tail = self.ranges.iter().filter(|range| !range.sealed);
+        sealed.chain(tail).copied().map(DumpJob::Range).chain([DumpJob::SmallTables]).collect()
+    }
+}
+
+pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, StepError> {
+    let services = ctx.services();
+    let mut conn = services.indexed.acquire().await.map_err(classify)?;
+    let mut tx = begin_export(&mut conn).await.map_err(classify)?;
+    let shapes = columns::discover(&mut tx, &services.settings.columns).await.map_err(classify)?;
+    let wanted = params.network.as_deref().or(services.settings.network.as_deref());
+    let network = height::network(&mut tx, wanted).await.map_err(classify)?;
+    let facts = height::examine(&mut tx, services.settings.confirmations).await.map_err(classify)?;
+    let postgres = server_version(&mut tx).await.map_err(classify)?;
+    let schema_version = last_migration(&mut tx).await.map_err(classify)?;
+    drop(tx);
+
+    let created_at = Utc::now();
+    let latest = latest(services, &network).await?;
+    let floor = latest.as_ref().map_or(0, |pointer| pointer.sequence);
+    let allocation = allocate(&ctx, &network, created_at, floor).await?;
+    Ok(Plan {
+        id: allocation.id,
+        sequence: allocation.sequence.unsigned_abs(),
+        previous: latest.map(|pointer| pointer.snapshot_id),
+        created_at,
+        confirmations: services.settings.confirmations,
+        base_url: services.settings.public_base_url.clone(),
+        ranges: grid::ranges(facts.first, facts.height),
+        network,
+        facts,
+        shapes,
+        postgres,
+        schema_version,
+    })
+}
+
+async fn latest(services: &Services, network: &str) -> Result<Option<Pointer>, StepError> {
+    let key = Key::Latest(network.to_owned());
+    let Some((bytes, _)) = services.store.get(&key).await.map_err(classify)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(StepError::fail)
+}
+
+/// The run's own id if it has one; else the first of `date`, `date.2`, … that neither the catalog nor the bucket knows.
+async fn allocate(ctx: &Ctx<Services>, network: &str, now: DateTime<Utc>, floor: u64) -> Result<Allocation, StepError> {
+    let services = ctx.services();
+    let run = ctx.run().0;
+    if let Some(mine) = catalog::allocation_of(&services.control, run).await.map_err(classify)? {
+        return Ok(mine);
+    }
+    let date = now.date_naive();
+    let taken = catalog::ids_on(&services.control, network, date).await.map_err(classify)?;
+    let candidates = std::iter::once(date.to_string()).chain((2..).map(|n| format!("{date}.{n}")));
+    for id in candidates.filter(|id| !taken.contains(id)) {
+        let manifest = Key::Manifest(SnapshotPath::new(network, &id));
+        if services.store.head(&manifest).await.map_err(classify)?.is_none() {
+            let mut conn = services.control.acquire().await.map_err(classify)?;
+            return catalog::allocate(&mut conn, run, network, &id, floor).await.map_err(StepError::retry);
+        }
+    }
+    unreachable!("the candidates never end")
+}
+
+async fn server_version(conn: &mut PgConnection) -> sqlx::Result<String> {
+    let version: String = sqlx::query_scalar("show server_version").fetch_one(conn).await?;
+    Ok(version.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+async fn last_migration(conn: &mut PgConnection) -> sqlx::Result<Option<String>> {
+    let there: bool =
+        sqlx::query_scalar("select to_regclass('public.kysely_migration') is not null").fetch_one(&mut *conn).await?;
+    if !there {
+        return Ok(None);
+    }
+    sqlx::query_scalar("select max(name collate \"C\") from public.kysely_migration").fetch_one(conn).await
+}

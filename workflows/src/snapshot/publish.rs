@@ -1,0 +1,84 @@
+//! Step `publish`: writes `snapshot.sha256` and then the manifest. From that moment the snapshot exists.
+
+use bytes::Bytes;
+use chrono::SecondsFormat;
+use engine::{Ctx, StepError};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use snapshot::chunk::Heights;
+use snapshot::key::Key;
+use snapshot::manifest::{Finality, Manifest, Producer, VERSION, totals};
+use snapshot::store::Put;
+
+use super::compress::Spliced;
+use super::plan::Plan;
+use super::upload::Uploaded;
+use crate::catalog;
+use crate::services::Services;
+use crate::step_error::classify;
+
+/// The published manifest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Published {
+    /// sha256 (hex) of its bytes.
+    pub(super) manifest_sha256: String,
+}
+
+pub(super) async fn run(ctx: Ctx<Services>, uploaded: Uploaded) -> Result<Published, StepError> {
+    let plan: Plan = ctx.output("plan").await?;
+    let spliced: Spliced = ctx.output("compress").await?;
+    let services = ctx.services();
+    let manifest = manifest(&plan, spliced, &uploaded);
+    let line = format!("{}  {}\n", uploaded.sha256, plan.path().archive_name());
+    put(services, Key::Checksum(plan.path()), Bytes::from(line)).await?;
+    let bytes = Bytes::from(manifest.to_bytes());
+    let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
+    put(services, Key::Manifest(plan.path()), bytes).await?;
+    catalog::mark_published(&services.control, &manifest, &manifest_sha256).await.map_err(classify)?;
+    Ok(Published { manifest_sha256 })
+}
+
+/// Writes an object of this run; one that is there already must be the same, byte for byte.
+async fn put(services: &Services, key: Key, body: Bytes) -> Result<(), StepError> {
+    if services.store.put_new(&key, body.clone()).await.map_err(classify)? == Put::Created {
+        return Ok(());
+    }
+    match services.store.get(&key).await.map_err(classify)? {
+        Some((there, _)) if there == body => Ok(()),
+        _ => Err(StepError::fail(std::io::Error::other(format!(
+            "{key} exists already with other content; does another service publish into this bucket?"
+        )))),
+    }
+}
+
+/// Everything in it comes from earlier steps' outputs, so that a second attempt writes the same bytes.
+fn manifest(plan: &Plan, spliced: Spliced, uploaded: &Uploaded) -> Manifest {
+    Manifest {
+        version: VERSION,
+        network: plan.network.clone(),
+        snapshot_id: plan.id.clone(),
+        sequence: plan.sequence,
+        previous: plan.previous.clone(),
+        created_at: plan.created_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        block_height: plan.facts.height,
+        block_hash: plan.facts.hash.clone(),
+        block_time: plan.facts.timestamp,
+        burn_block_height: plan.facts.burn_block_height,
+        coverage: Heights { from: plan.facts.first, to: plan.facts.height },
+        finality: Finality { confirmations: plan.confirmations, burn_tip: plan.facts.burn_tip },
+        format: "pg_dump_directory".into(),
+        compression: "zstd".into(),
+        checksum: format!("sha256:{}", uploaded.sha256),
+        url: format!("{}/{}", plan.base_url, Key::Archive(plan.path())),
+        size_bytes: uploaded.bytes,
+        raw_bytes: spliced.raw_bytes,
+        tables: totals(&spliced.chunks),
+        shapes: plan.shapes.clone(),
+        schema: spliced.schema,
+        schema_version: plan.schema_version.clone(),
+        producer: Producer { version: env!("CARGO_PKG_VERSION").into(), postgres: plan.postgres.clone() },
+        audit: spliced.audit,
+        chunks: spliced.chunks,
+        unknown: serde_json::Map::new(),
+    }
+}

@@ -1,0 +1,134 @@
+//! Step `upload`: streams the archive from chunks into a multipart upload, and makes it visible at once.
+//!
+//! The upload's id and the parts the server has acknowledged are in the control database, so an attempt after a crash
+//! sends only what is missing. Invariant: an object under the archive's key is the whole archive.
+
+use engine::{Ctx, StepError};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use snapshot::archive::Layout;
+use snapshot::assemble;
+use snapshot::key::Key;
+use snapshot::store::{CompletedPart, StoreError, part_bytes};
+
+use super::checksum::Summed;
+use super::compress::Spliced;
+use super::plan::Plan;
+use crate::catalog;
+use crate::services::Services;
+use crate::step_error::classify;
+
+/// Parts under way at once; each is held in memory.
+const PARALLEL_PARTS: usize = 2;
+
+/// The stored archive.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Uploaded {
+    /// sha256 (hex) of the archive.
+    pub(super) sha256: String,
+    /// Its size in bytes.
+    pub(super) bytes: u64,
+}
+
+pub(super) async fn run(ctx: Ctx<Services>, summed: Summed) -> Result<Uploaded, StepError> {
+    let plan: Plan = ctx.output("plan").await?;
+    let spliced: Spliced = ctx.output("compress").await?;
+    let layout = spliced.fetch_layout(ctx.services(), &plan).await?;
+    let key = Key::Archive(plan.path());
+    let uploaded = Uploaded { sha256: summed.sha256, bytes: layout.len() };
+    if is_there(ctx.services(), &key, &uploaded).await? {
+        catalog::end_upload(&ctx.services().control, &key.to_string()).await.map_err(classify)?;
+        return Ok(uploaded);
+    }
+    let upload = Upload::resume_or_begin(ctx.services(), key, layout).await?;
+    let parts = upload.send_missing(&ctx).await?;
+    upload.complete(ctx.services(), &parts).await?;
+    if !is_there(ctx.services(), &upload.key, &uploaded).await? {
+        return Err(StepError::retry(StoreError::Missing { key: upload.key.to_string() }));
+    }
+    Ok(uploaded)
+}
+
+/// True if the archive is stored. Its key belongs to this run alone, so another size means another program wrote it.
+async fn is_there(services: &Services, key: &Key, uploaded: &Uploaded) -> Result<bool, StepError> {
+    match services.store.head(key).await.map_err(classify)? {
+        None => Ok(false),
+        Some(meta) if meta.bytes == uploaded.bytes => Ok(true),
+        Some(meta) => Err(StepError::fail(std::io::Error::other(format!(
+            "{key} exists already with {} bytes instead of {}; does another service publish into this bucket?",
+            meta.bytes, uploaded.bytes
+        )))),
+    }
+}
+
+struct Upload {
+    key: Key,
+    layout: Layout,
+    id: String,
+    part_bytes: u64,
+    acknowledged: Vec<CompletedPart>,
+}
+
+impl Upload {
+    async fn resume_or_begin(services: &Services, key: Key, layout: Layout) -> Result<Self, StepError> {
+        if let Some(row) = catalog::upload_of(&services.control, &key.to_string()).await.map_err(classify)? {
+            let part_bytes = row.part_bytes.unsigned_abs();
+            return Ok(Self { key, layout, id: row.upload_id, part_bytes, acknowledged: row.parts.0 });
+        }
+        let part_bytes = part_bytes(layout.len());
+        let id = services.store.create_upload(&key).await.map_err(classify)?;
+        catalog::begin_upload(&services.control, &key.to_string(), &id, part_bytes).await.map_err(classify)?;
+        Ok(Self { key, layout, id, part_bytes, acknowledged: Vec::new() })
+    }
+
+    async fn send_missing(&self, ctx: &Ctx<Services>) -> Result<Vec<CompletedPart>, StepError> {
+        let count = self.layout.len().div_ceil(self.part_bytes);
+        let numbers = 1..=i32::try_from(count).map_err(StepError::fail)?;
+        let has = |number: &i32| self.acknowledged.iter().any(|part| part.number == *number);
+        let missing: Vec<i32> = numbers.filter(|number| !has(number)).collect();
+        let mut sent = stream::iter(missing).map(|number| self.send(ctx, number)).buffer_unordered(PARALLEL_PARTS);
+        let mut parts = self.acknowledged.clone();
+        while let Some(part) = sent.try_next().await? {
+            parts.push(part);
+            ctx.progress(parts.len() as u64 * self.part_bytes, self.layout.len(), "bytes");
+        }
+        parts.sort_by_key(|part| part.number);
+        parts.dedup_by_key(|part| part.number);
+        Ok(parts)
+    }
+
+    async fn send(&self, ctx: &Ctx<Services>, number: i32) -> Result<CompletedPart, StepError> {
+        if ctx.stopping() {
+            return Err(StepError::Yield);
+        }
+        let services = ctx.services();
+        let from = u64::from(number.unsigned_abs() - 1) * self.part_bytes;
+        let to = (from + self.part_bytes).min(self.layout.len());
+        let body = assemble::range(&services.store, &self.layout, from, to).await.map_err(classify)?;
+        let part = match services.store.upload_part(&self.key, &self.id, number, body).await {
+            Err(error) => return Err(self.forget_if_gone(services, error).await),
+            Ok(part) => part,
+        };
+        catalog::add_part(&services.control, &self.key.to_string(), &self.id, &part).await.map_err(classify)?;
+        Ok(part)
+    }
+
+    async fn complete(&self, services: &Services, parts: &[CompletedPart]) -> Result<(), StepError> {
+        if let Err(error) = services.store.complete_upload(&self.key, &self.id, parts).await {
+            return Err(self.forget_if_gone(services, error).await);
+        }
+        catalog::end_upload(&services.control, &self.key.to_string()).await.map_err(classify)
+    }
+
+    /// An upload that the server no longer knows (lifecycle rules abort old ones) is begun anew by the next attempt.
+    async fn forget_if_gone(&self, services: &Services, error: StoreError) -> StepError {
+        let gone = matches!(&error, StoreError::Refused { code, .. } if code == "NoSuchUpload" || code == "InvalidPart");
+        if !gone {
+            return classify(error);
+        }
+        match catalog::end_upload(&services.control, &self.key.to_string()).await {
+            Ok(()) => StepError::retry(error),
+            Err(error) => classify(error),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! From a request to the parameters of a run, so that what cannot work is refused before a run exists.
+
+use engine::StartRun;
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::services::Services;
+
+/// A request that no run can be made of.
+#[derive(Debug, thiserror::Error)]
+pub enum BadParams {
+    /// No such workflow.
+    #[error("there is no workflow `{name}`; known are: {known}")]
+    UnknownWorkflow {
+        /// What was asked for.
+        name: String,
+        /// The names there are, comma-separated.
+        known: String,
+    },
+    /// The parameters do not fit.
+    #[error("the parameters of workflow `{workflow}` are wrong: {problem}")]
+    Params {
+        /// The workflow.
+        workflow: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The indexed database cannot be asked.
+    #[error("the indexed database does not answer")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Checks and completes the parameters of a run.
+pub type Starter = for<'a> fn(&'a Services, Value) -> BoxFuture<'a, Result<StartRun, BadParams>>;
+
+/// Makes a run of a request for the named workflow.
+///
+/// # Errors
+/// [`BadParams`].
+pub async fn prepare(services: &Services, name: &str, params: Value) -> Result<StartRun, BadParams> {
+    let all = crate::all();
+    let Some(found) = all.iter().find(|registered| registered.name == name) else {
+        let known = all.iter().map(|registered| registered.name).collect::<Vec<_>>().join(", ");
+        return Err(BadParams::UnknownWorkflow { name: name.to_owned(), known });
+    };
+    (found.starter)(services, params).await
+}
