@@ -28,8 +28,8 @@ use crate::{
 /// The channel apalis notifies for each doorbell that is due at once.
 pub(crate) const CHANNEL: &str = "apalis::job::insert";
 
-/// How often a worker looks without having been woken.
-const POLL: Duration = Duration::from_secs(1);
+/// How often a worker looks without having been woken; only a notification lost on the way waits for it.
+const POLL: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Doorbell {
@@ -141,7 +141,7 @@ pub(crate) fn notified_queue(payload: &str) -> Option<Queue> {
     serde_json::from_str::<Inserted>(payload).ok().map(|inserted| inserted.job_type)
 }
 
-/// Wakes the worker's pull loop: on a signal, else every second.
+/// Wakes the worker's pull loop: on a signal, else every [`POLL`].
 struct Wake {
     signals: mpsc::Receiver<()>,
     interval: IntervalStrategy,

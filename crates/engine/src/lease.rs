@@ -30,7 +30,7 @@ pub(crate) async fn keep(pool: PgPool, lease: Lease, length: Duration, signals: 
                 signals.cancelled.cancel();
             }
             Ok(Renewed::Lost) => {
-                warn!(step.id = %lease.step, "the lease was lost, stopping the step");
+                info!(step.id = %lease.step, "the step is ours no longer, stopping its attempt");
                 signals.cancelled.cancel();
                 return;
             }
