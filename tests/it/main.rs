@@ -5,6 +5,7 @@
 mod support;
 mod archive_restore;
 mod chain_decode;
+mod chain_genuine;
 mod chain_ingest;
 mod embedded_child;
 mod embedded_postgres;

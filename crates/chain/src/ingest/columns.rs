@@ -86,11 +86,12 @@ fn names(all: &[Column], table: &str) -> Vec<String> {
 
 async fn read(conn: &mut PgConnection) -> sqlx::Result<Vec<Column>> {
     sqlx::query_as(
-        "select table_name::text, column_name::text,
-                is_nullable = 'NO' and column_default is null and is_identity = 'NO' as must_be_filled
-         from information_schema.columns
-         where table_schema = 'public' and table_name in ('blocks', 'transactions', 'events') and is_generated = 'NEVER'
-         order by table_name, ordinal_position",
+        "select c.relname::text as table_name, a.attname::text as column_name,
+                a.attnotnull and not a.atthasdef and a.attidentity = '' as must_be_filled
+         from pg_attribute a join pg_class c on c.oid = a.attrelid
+         where c.relnamespace = 'public'::regnamespace and c.relname in ('blocks', 'transactions', 'events')
+             and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+         order by c.relname, a.attnum",
     )
     .fetch_all(conn)
     .await

@@ -131,6 +131,21 @@ impl Ingest {
         Self { pool, network: network.into(), reconciled: AtomicBool::new(false) }
     }
 
+    /// Checks that the tables can be filled and takes note of blocks that another program stored; call it at the start,
+    /// since it looks at every block of the database. Without it the first block stored does this.
+    ///
+    /// # Errors
+    /// See [`IngestError`].
+    pub async fn prepare(&self) -> Result<(), IngestError> {
+        let mut tx = self.pool.begin().await?;
+        progress::lock(&mut tx).await?;
+        let columns = Columns::discover(&mut tx).await?;
+        adopt::reconcile(&mut tx, &columns).await?;
+        tx.commit().await?;
+        self.reconciled.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Stores what was posted to `path`. When it returns, the block is durable.
     ///
     /// # Errors
@@ -261,6 +276,7 @@ async fn enter(conn: &mut PgConnection, columns: &Columns, link: &Link, given: O
 /// while blocks between them are missing), what cannot stand yet is kept aside.
 async fn fill(conn: &mut PgConnection, columns: &Columns, link: &Link, block: &Block) -> Result<(), IngestError> {
     if rows::any_stored(conn, &block.transactions).await? {
+        rows::take_over(conn, &block.transactions).await?;
         aside::save_given(conn, block).await?;
         return restore(conn, columns, link).await;
     }

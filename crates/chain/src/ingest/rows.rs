@@ -36,6 +36,28 @@ pub(super) async fn any_stored(conn: &mut PgConnection, transactions: &[Transact
     sqlx::query_scalar("select exists (select 1 from public.transactions where tx_id = any($1))").bind(ids).fetch_one(conn).await
 }
 
+/// Takes these transactions out of blocks that another indexer stored. The original leaves a transaction where a lost
+/// fork had it; the block that a node delivers to us is the better witness.
+pub(super) async fn take_over(conn: &mut PgConnection, transactions: &[Transaction]) -> sqlx::Result<()> {
+    let ids: Vec<&str> = transactions.iter().map(|tx| tx.tx_id.as_str()).collect();
+    sqlx::query(
+        "delete from public.events e using snapshots.chain_block c
+         where e.tx_id = any($1) and c.height = e.block_height and c.canonical and c.transaction_count is null",
+    )
+    .bind(&ids)
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "delete from public.transactions t using snapshots.chain_block c
+         where t.tx_id = any($1) and c.height = t.block_height and c.canonical and c.transaction_count is null
+             and not exists (select 1 from public.events e where e.tx_id = t.tx_id)",
+    )
+    .bind(&ids)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Inserts a block's transactions in one statement.
 pub(super) async fn insert_transactions(conn: &mut PgConnection, columns: &Columns, block: &Block) -> sqlx::Result<()> {
     let fields = columns.transaction_fields();
