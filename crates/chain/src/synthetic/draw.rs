@@ -118,10 +118,9 @@ mod tests {
     #[test]
     fn a_stream_is_the_same_for_ever() {
         let mut draw = Draw::new([7; 32], 3);
-        assert_eq!([draw.below(1000), draw.below(1000), draw.between(5, 9)], [GOLDEN[0], GOLDEN[1], GOLDEN[2]]);
+        // Taken from the first run; another answer means that every published seed now names another chain.
+        assert_eq!([draw.below(1000), draw.below(1000), draw.between(5, 9)], [126, 447, 6]);
     }
-
-    const GOLDEN: [u64; 3] = [0, 0, 0];
 
     #[test]
     fn zipf_favours_the_first_ranks_as_measured_on_senders() {

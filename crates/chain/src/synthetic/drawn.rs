@@ -27,6 +27,7 @@ pub(super) enum Purpose {
     Delivery = 4,
     Dressing = 5,
     Fork = 6,
+    LoserDressing = 7,
 }
 
 /// A block as it was made; `event_index` counts through `transactions` in order.

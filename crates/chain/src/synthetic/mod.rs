@@ -13,22 +13,30 @@ mod drawn;
 mod emit;
 mod encode;
 mod error;
+mod expected;
 mod fork;
 mod header;
 mod load;
 mod model;
+mod payload;
+mod plan;
 mod profile;
+mod recording;
 mod rows;
 mod shape;
 mod source;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod world;
 
 pub use error::SyntheticError;
+pub use expected::{Counts, Digests, Expected, Orphan, Reorg};
 pub use load::{LoadReport, load};
 pub use model::blocks;
 pub use profile::Profile;
+pub use recording::write_recording;
 
 /// Which chain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
