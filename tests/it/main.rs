@@ -19,3 +19,4 @@ mod snapshot_crash;
 mod snapshot_genuine;
 mod snapshot_publish;
 mod snapshot_restore;
+mod synthetic_load;

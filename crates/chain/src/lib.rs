@@ -12,6 +12,7 @@ pub mod model;
 pub mod payload;
 pub mod reader;
 pub mod recording;
+pub mod synthetic;
 pub mod transaction;
 
 pub use cursor::Truncated;
