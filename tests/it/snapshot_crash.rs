@@ -108,17 +108,27 @@ async fn a_kill_between_two_tables_of_a_range_does_not_cut_the_first_again() {
     let site = site_with_chain(1_000).await;
     let pool = site.database.pool().await;
     let first = site.serve().await;
+    // `plan` reads events too, so the table is locked once the plan is made and before its end is recorded.
+    hold_completion(&pool, "plan").await;
+    let mut gate = pool.acquire().await.unwrap();
+    sqlx::query("select pg_advisory_lock(4242)").execute(&mut *gate).await.unwrap();
+    let run = first.start_run().await;
+    wait_until(PATIENCE, "the plan is made", async || waiting(&pool).await).await;
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("lock table public.events in access exclusive mode").execute(&mut *holder).await.unwrap();
-    let run = first.start_run().await;
-    let blocked = "select exists (select from pg_locks l where not granted and relation = 'public.events'::regclass)";
-    wait_until(PATIENCE, "cutting waits for events", async || sqlx::query_scalar(blocked).fetch_one(&pool).await.unwrap()).await;
+    sqlx::query("select pg_advisory_unlock(4242)").execute(&mut *gate).await.unwrap();
+    let blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'copy (select%\"events\"%'
+                   and datname = current_database()";
+    wait_until(PATIENCE, "cutting waits for events", async || {
+        let waiting: i64 = sqlx::query_scalar(blocked).fetch_one(&pool).await.unwrap();
+        waiting > 0
+    })
+    .await;
     first.kill().await;
     let before = objects(&site);
     assert!(!before.is_empty(), "blocks and transactions were stored");
     holder.rollback().await.unwrap();
 
-    // From now on nobody may read transactions in full again: reading raw_tx would be cutting.
     let second = site.serve().await;
     let ended = second.ended(&run).await;
     assert_eq!(ended["state"], "succeeded", "{ended:#}");

@@ -26,17 +26,22 @@ async fn secrets(pool: &PgPool) -> Vec<String> {
     let tables: Vec<String> = sqlx::query_scalar(
         "select format('%I.%I', schemaname, tablename) from pg_tables
          where (schemaname = 'public' and tablename not in ('blocks','transactions','events','index_progress','kysely_migration','kysely_migration_lock'))
-            or schemaname like 'view\\_%' or schemaname = 'snapshots'",
+            or schemaname like 'view\\_%'",
     )
     .fetch_all(pool)
     .await
     .unwrap();
-    let mut secrets = vec!["view_01234567".to_owned(), "canary".to_owned(), "snapshots.run".to_owned(), "apalis".to_owned()];
+    let mut secrets = vec!["view_01234567".to_owned(), "canary".to_owned(), "apalis".to_owned()];
+    // Of our own rows the published facts about a snapshot are no secret; who ran what, where and when is.
+    let ours = "select id::text from snapshots.run union all select id::text from snapshots.worker union all select host from snapshots.worker";
+    secrets.extend(sqlx::query_scalar::<_, String>(ours).fetch_all(pool).await.unwrap().into_iter().filter(|text| text.len() >= 8));
     for table in tables {
         let sql = format!("select value from {table} t, jsonb_each_text(to_jsonb(t)) where length(value) >= 12");
         let values: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await.unwrap();
         secrets.extend(values);
     }
+    secrets.sort();
+    secrets.dedup();
     secrets
 }
 
@@ -95,7 +100,7 @@ async fn no_private_value_is_in_any_published_byte_and_the_database_is_as_it_was
         }
         scanned += 1;
         for (key, bytes) in &published {
-            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            let found = memchr::memmem::find(bytes, secret.as_bytes()).is_some();
             assert!(!found, "{secret:?} is in {key}");
         }
     }

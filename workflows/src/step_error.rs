@@ -2,9 +2,9 @@
 
 use engine::StepError;
 use snapshot::assemble::AssembleError;
+use snapshot::columns::ColumnError;
 use snapshot::cut::CutError;
 use snapshot::height::HeightError;
-use snapshot::columns::ColumnError;
 use snapshot::store::StoreError;
 
 /// Says whether the same step may succeed later.
@@ -39,7 +39,10 @@ impl Classify for sqlx::Error {
     /// A statement that the server refuses for its own sake will be refused again; a lost connection will not.
     fn is_retryable(&self) -> bool {
         let lasting = ["42", "22", "23", "28", "3D", "0A"];
-        !self.as_database_error().and_then(|error| error.code()).is_some_and(|code| lasting.iter().any(|class| code.starts_with(class)))
+        !self
+            .as_database_error()
+            .and_then(|error| error.code())
+            .is_some_and(|code| lasting.iter().any(|class| code.starts_with(class)))
     }
 }
 

@@ -74,7 +74,8 @@ pub async fn range(store: &Store, layout: &Layout, from: u64, to: u64) -> Result
 async fn append(store: &Store, slice: &Slice<'_>, bytes: &mut BytesMut) -> Result<(), AssembleError> {
     let sha256 = match slice.segment {
         Segment::Glue(frame) => {
-            let range = usize::try_from(slice.range.start).unwrap_or(usize::MAX)..usize::try_from(slice.range.end).unwrap_or(usize::MAX);
+            let range =
+                usize::try_from(slice.range.start).unwrap_or(usize::MAX)..usize::try_from(slice.range.end).unwrap_or(usize::MAX);
             bytes.extend_from_slice(&frame[range]);
             return Ok(());
         }

@@ -88,13 +88,17 @@ pub struct TableShape {
 #[derive(Debug, thiserror::Error)]
 pub enum ColumnError {
     /// The table is not there.
-    #[error("table public.{table} is missing: this is not a Secondlayer database (an empty one is set up by `snapshots migrate`)")]
+    #[error(
+        "table public.{table} is missing: this is not a Secondlayer database (an empty one is set up by `snapshots migrate`)"
+    )]
     NoTable {
         /// Its name.
         table: String,
     },
     /// A needed column is not there.
-    #[error("column public.{table}.{column} is missing: run the indexer's own migrations, or check that DATABASE_URL names its database")]
+    #[error(
+        "column public.{table}.{column} is missing: run the indexer's own migrations, or check that DATABASE_URL names its database"
+    )]
     NoColumn {
         /// Table.
         table: String,

@@ -106,8 +106,7 @@ pub enum HeightError {
 /// # Errors
 /// [`HeightError::NoNetwork`], [`HeightError::OtherNetwork`], [`HeightError::SeveralNetworks`].
 pub async fn network(conn: &mut PgConnection, wanted: Option<&str>) -> Result<String, HeightError> {
-    let found: Vec<String> =
-        sqlx::query_scalar("select network from public.index_progress order by 1").fetch_all(conn).await?;
+    let found: Vec<String> = sqlx::query_scalar("select network from public.index_progress order by 1").fetch_all(conn).await?;
     match (wanted, found.as_slice()) {
         (Some(wanted), found) if found.iter().any(|network| network == wanted) => Ok(wanted.to_owned()),
         (_, []) => Err(HeightError::NoNetwork),
@@ -171,12 +170,11 @@ async fn highest_anchored_at(conn: &mut PgConnection, burn: u64) -> sqlx::Result
 }
 
 async fn refuse_gaps(conn: &mut PgConnection, first: u64, height: u64) -> Result<(), HeightError> {
-    let present: i64 =
-        sqlx::query_scalar("select count(*) from public.blocks where canonical and height between $1 and $2")
-            .bind(first.cast_signed())
-            .bind(height.cast_signed())
-            .fetch_one(&mut *conn)
-            .await?;
+    let present: i64 = sqlx::query_scalar("select count(*) from public.blocks where canonical and height between $1 and $2")
+        .bind(first.cast_signed())
+        .bind(height.cast_signed())
+        .fetch_one(&mut *conn)
+        .await?;
     let missing = (height - first + 1) - present.unsigned_abs();
     if missing == 0 {
         return Ok(());

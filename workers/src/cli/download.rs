@@ -67,10 +67,7 @@ async fn fetch(client: &Client, manifest: &Manifest, part: &Path, output: Output
         if have >= manifest.size_bytes {
             break;
         }
-        let failed = match append(client, &url, (&mut file, have), &mut etag, &mut progress).await {
-            Ok(()) => None,
-            Err(error) => Some(error),
-        };
+        let failed = append(client, &url, (&mut file, have), &mut etag, &mut progress).await.err();
         file.flush().await?;
         let got = file.metadata().await?.len() > have;
         idle = if got { 0 } else { idle + 1 };

@@ -66,7 +66,8 @@ impl Spliced {
     pub(super) async fn fetch_layout(&self, services: &Services, plan: &Plan) -> Result<Layout, StepError> {
         let key = Key::Chunk(self.schema.sha256.clone());
         let object = services.store.get(&key).await.map_err(classify)?;
-        let (compressed, _) = object.ok_or_else(|| StepError::fail(io::Error::other(format!("{key} is gone from the bucket"))))?;
+        let (compressed, _) =
+            object.ok_or_else(|| StepError::fail(io::Error::other(format!("{key} is gone from the bucket"))))?;
         let toc = zstd::decode_all(&compressed[..]).map_err(StepError::fail)?;
         self.layout(plan, &toc)
     }

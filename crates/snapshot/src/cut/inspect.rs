@@ -76,9 +76,11 @@ impl Inspection {
                 last: (u64::MAX, 0),
                 found: before,
             }),
-            "events" => {
-                Inspector::Events(Events { at: [at("tx_id"), at("block_height"), at("event_index")], last: Vec::new(), found: before })
-            }
+            "events" => Inspector::Events(Events {
+                at: [at("tx_id"), at("block_height"), at("event_index")],
+                last: Vec::new(),
+                found: before,
+            }),
             _ => Inspector::None,
         }
     }

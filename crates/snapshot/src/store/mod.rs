@@ -87,7 +87,9 @@ impl Store {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(Duration::from_secs(20)).build())
             .retry_config(RetryConfig::standard().with_max_attempts(3))
-            .timeout_config(TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).read_timeout(Duration::from_secs(60)).build());
+            .timeout_config(
+                TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).read_timeout(Duration::from_secs(60)).build(),
+            );
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
@@ -194,10 +196,11 @@ impl Store {
             other => other?,
         };
         let etag = object.etag.clone();
-        let body = object.body.collect().await.map_err(|error| StoreError::Unreachable {
-            doing: format!("get `{key}`"),
-            cause: error.to_string(),
-        })?;
+        let body = object
+            .body
+            .collect()
+            .await
+            .map_err(|error| StoreError::Unreachable { doing: format!("get `{key}`"), cause: error.to_string() })?;
         Ok(Some((body.into_bytes(), etag)))
     }
 

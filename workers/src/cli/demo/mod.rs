@@ -62,11 +62,9 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> anyhow::Result<()> {
         shown = show(&args, &service, output) => shown,
         () = signals.next() => Err(interrupted()),
     };
-    if let (Ok(checks), false) = (&shown, args.once) {
-        if proved(checks) {
-            output.say("serving; Ctrl-C stops everything");
-            signals.next().await;
-        }
+    if !args.once && shown.as_ref().is_ok_and(|checks| proved(checks)) {
+        output.say("serving; Ctrl-C stops everything");
+        signals.next().await;
     }
     service.stop(signals.next()).await;
     let checks = shown?;
