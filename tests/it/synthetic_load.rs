@@ -25,7 +25,8 @@ async fn content(pool: &PgPool) -> Vec<String> {
     for sql in CONTENT {
         digests.push(sqlx::query_scalar(sql).fetch_one(pool).await.unwrap());
     }
-    let progress = "select concat_ws('|', network, last_indexed_block, last_contiguous_block, highest_seen_block) from index_progress";
+    let progress =
+        "select concat_ws('|', network, last_indexed_block, last_contiguous_block, highest_seen_block) from index_progress";
     digests.push(sqlx::query_scalar(progress).fetch_one(pool).await.unwrap());
     digests
 }
@@ -70,11 +71,12 @@ async fn loading_stores_every_row_and_tells_how_far_it_is() {
         events += block.events.len() as u64;
     }
     assert_eq!(report, LoadReport { blocks: 4_100, transactions, events, bytes: report.bytes });
-    let counted: (i64, i64, i64) =
-        sqlx::query_as("select (select count(*) from blocks), (select count(*) from transactions), (select count(*) from events)")
-            .fetch_one(&pool)
-            .await
-            .unwrap();
+    let counted: (i64, i64, i64) = sqlx::query_as(
+        "select (select count(*) from blocks), (select count(*) from transactions), (select count(*) from events)",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
     assert_eq!((counted.0.unsigned_abs(), counted.1.unsigned_abs(), counted.2.unsigned_abs()), (4_100, transactions, events));
 }
 
@@ -94,7 +96,10 @@ async fn two_loads_are_identical_down_to_ids_and_times() {
         .fetch_one(&pool)
         .await
         .unwrap();
-        let odd: i64 = sqlx::query_scalar("select count(*) from events where id::text !~ '^.{14}4.{4}[89ab]'").fetch_one(&pool).await.unwrap();
+        let odd: i64 = sqlx::query_scalar("select count(*) from events where id::text !~ '^.{14}4.{4}[89ab]'")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
         assert_eq!(odd, 0, "ids look like uuid version 4");
         found.push(all);
     }

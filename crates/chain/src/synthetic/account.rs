@@ -84,7 +84,11 @@ impl Principal {
 
     /// `S….name` or `S…`.
     pub(super) fn text(&self) -> String {
-        if self.contract.is_empty() { self.account.address.clone() } else { format!("{}.{}", self.account.address, self.contract) }
+        if self.contract.is_empty() {
+            self.account.address.clone()
+        } else {
+            format!("{}.{}", self.account.address, self.contract)
+        }
     }
 
     /// As a Clarity value: type 5 (standard) or 6 (contract).

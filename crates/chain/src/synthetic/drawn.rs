@@ -115,7 +115,8 @@ impl Chain {
         let mut transactions = self.opening(&header, &mut draw);
         let (same, total) = self.reused(height, false);
         let (later, _) = self.reused(height + 1, true);
-        let fresh = (total - same.len().min(total)).max(usize::from(transactions.is_empty() && same.is_empty() && later.is_empty()));
+        let fresh =
+            (total - same.len().min(total)).max(usize::from(transactions.is_empty() && same.is_empty() && later.is_empty()));
         transactions.extend(same);
         transactions.extend(later);
         self.add_users(&header, fresh as u64, &mut draw, &mut transactions);

@@ -35,7 +35,12 @@ pub(super) fn stx_burn(sender: &str, amount: u64) -> Emitted {
 /// STX locked for stacking until a Bitcoin height.
 pub(super) fn stx_lock(contract: &str, address: &str, amount: u64, unlock_height: u64) -> Emitted {
     let (amount, unlock) = (amount.to_string(), unlock_height.to_string());
-    let fields = [("contract_identifier", contract), ("locked_address", address), ("locked_amount", &*amount), ("unlock_height", &*unlock)];
+    let fields = [
+        ("contract_identifier", contract),
+        ("locked_address", address),
+        ("locked_amount", &*amount),
+        ("unlock_height", &*unlock),
+    ];
     event("stx_lock_event", &fields)
 }
 

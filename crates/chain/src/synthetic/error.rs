@@ -17,7 +17,9 @@ pub enum SyntheticError {
         source: std::io::Error,
     },
     /// Loading appends nothing to an existing chain, whose hashes would not link.
-    #[error("the database already has {blocks} blocks: load into an empty database, or empty blocks, transactions, events and index_progress first")]
+    #[error(
+        "the database already has {blocks} blocks: load into an empty database, or empty blocks, transactions, events and index_progress first"
+    )]
     NotEmpty {
         /// Rows found in `blocks`.
         blocks: i64,
@@ -31,7 +33,9 @@ pub enum SyntheticError {
         column: &'static str,
     },
     /// A column that the generator does not know and that the database does not fill by itself.
-    #[error("table {table} has a required column {column} that synthetic chains cannot fill: this version of the schema is not known")]
+    #[error(
+        "table {table} has a required column {column} that synthetic chains cannot fill: this version of the schema is not known"
+    )]
     UnknownColumn {
         /// The table looked at.
         table: &'static str,

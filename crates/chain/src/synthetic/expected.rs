@@ -116,17 +116,20 @@ impl Reorg {
 /// Digests of the canonical chain of `blocks` blocks, and its transactions by type.
 pub(super) fn digests(chain: &Chain, blocks: u64) -> (Digests, BTreeMap<String, u64>) {
     let (mut hashes, mut types) = ([Sha256::new(), Sha256::new(), Sha256::new()], BTreeMap::new());
-    visit(&mut |height| {
-        let block = chain.block(height, Branch::Winner);
-        for tx in &block.transactions {
-            let kind = if tx.kind == "unknown" { "none" } else { tx.kind };
-            *types.entry(kind.to_owned()).or_default() += 1;
-        }
-        for (hash, mut lines) in hashes.iter_mut().zip(lines(&block)) {
-            lines.sort_unstable();
-            lines.iter().for_each(|line| hash.update(line));
-        }
-    }, blocks);
+    visit(
+        &mut |height| {
+            let block = chain.block(height, Branch::Winner);
+            for tx in &block.transactions {
+                let kind = if tx.kind == "unknown" { "none" } else { tx.kind };
+                *types.entry(kind.to_owned()).or_default() += 1;
+            }
+            for (hash, mut lines) in hashes.iter_mut().zip(lines(&block)) {
+                lines.sort_unstable();
+                lines.iter().for_each(|line| hash.update(line));
+            }
+        },
+        blocks,
+    );
     let [blocks, transactions, events] = hashes.map(|hash| hex::encode(hash.finalize()));
     (Digests { blocks, transactions, events }, types)
 }

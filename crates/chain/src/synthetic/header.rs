@@ -111,7 +111,11 @@ impl Headers {
     /// The Bitcoin block that the block at `height` is anchored to.
     fn burn(&self, height: u64) -> Burn {
         if height == 0 {
-            return Burn { height: shape::GENESIS_BURN_HEIGHT, hash: self.burn_hash(shape::GENESIS_BURN_HEIGHT), time: shape::GENESIS_TIME };
+            return Burn {
+                height: shape::GENESIS_BURN_HEIGHT,
+                hash: self.burn_hash(shape::GENESIS_BURN_HEIGHT),
+                time: shape::GENESIS_TIME,
+            };
         }
         let tenure = Tenure::at(self.profile, &self.key, height);
         let burn_height = shape::GENESIS_BURN_HEIGHT + 1 + tenure.index;

@@ -108,10 +108,11 @@ async fn set_progress(conn: &mut PgConnection, network: &str, (height, time): (u
 }
 
 async fn refuse_blocks(conn: &mut PgConnection) -> Result<(), SyntheticError> {
-    let blocks: i64 = sqlx::query_scalar("select greatest((select count(*) from public.blocks), (select count(*) from snapshots.chain_block))")
-        .fetch_one(conn)
-        .await
-        .map_err(|source| SyntheticError::Database { doing: "count the blocks", source })?;
+    let blocks: i64 =
+        sqlx::query_scalar("select greatest((select count(*) from public.blocks), (select count(*) from snapshots.chain_block))")
+            .fetch_one(conn)
+            .await
+            .map_err(|source| SyntheticError::Database { doing: "count the blocks", source })?;
     if blocks > 0 { Err(SyntheticError::NotEmpty { blocks }) } else { Ok(()) }
 }
 
@@ -131,7 +132,8 @@ async fn fillable(
     known: &'static [&'static str],
     needed: usize,
 ) -> Result<Vec<&'static str>, SyntheticError> {
-    let found = table_columns(conn, table).await.map_err(|source| SyntheticError::Database { doing: "read the catalog", source })?;
+    let found =
+        table_columns(conn, table).await.map_err(|source| SyntheticError::Database { doing: "read the catalog", source })?;
     let has = |column: &&str| found.iter().any(|(name, _)| name == column);
     if let Some(column) = known[..needed].iter().find(|column| !has(column)) {
         return Err(SyntheticError::MissingColumn { table, column });

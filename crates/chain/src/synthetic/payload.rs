@@ -87,7 +87,10 @@ fn header(body: &mut String, header: &Header) {
     for (key, value) in numbers {
         push(body, format_args!(r#","{key}":{value}"#));
     }
-    push(body, format_args!(r#","block_time":{time},"confirmed_microblocks_cost":{NO_COST},"cycle_number":null,"reward_set":null"#));
+    push(
+        body,
+        format_args!(r#","block_time":{time},"confirmed_microblocks_cost":{NO_COST},"cycle_number":null,"reward_set":null"#),
+    );
 }
 
 /// The miner of a hundred tenures ago is paid when a tenure starts.
@@ -97,9 +100,12 @@ fn rewards(body: &mut String, chain: &Chain, header: &Header, draw: &mut Draw) {
         let miner = chain.miner(header.tenure.index - 100).address;
         let (block, index) = (prefixed_hex(&draw.bytes::<32>()), prefixed_hex(&draw.bytes::<32>()));
         let fees = draw.between(1_000, 9_000_000);
-        push(body, format_args!(
-            r#"{{"coinbase_amount":"1000000000","from_index_consensus_hash":"{index}","from_stacks_block_hash":"{block}","miner_address":"{miner}","recipient":"{miner}","tx_fees_anchored":"{fees}","tx_fees_streamed_confirmed":"0","tx_fees_streamed_produced":"0"}}"#
-        ));
+        push(
+            body,
+            format_args!(
+                r#"{{"coinbase_amount":"1000000000","from_index_consensus_hash":"{index}","from_stacks_block_hash":"{block}","miner_address":"{miner}","recipient":"{miner}","tx_fees_anchored":"{fees}","tx_fees_streamed_confirmed":"0","tx_fees_streamed_produced":"0"}}"#
+            ),
+        );
     }
     body.push(']');
 }
@@ -113,11 +119,14 @@ fn signatures(body: &mut String, header: &Header, draw: &mut Draw) {
     let signature = |draw: &mut Draw| prefixed_hex(&draw.bytes::<65>());
     let miner = signature(draw);
     let signers: Vec<String> = (0..SIGNERS).map(|_| format!("\"{}\"", &signature(draw)[2..])).collect();
-    push(body, format_args!(
-        r#","miner_signature":"{miner}","signer_bitvec":"000800000001ff","signer_signature":[{}],"signer_signature_hash":"{}""#,
-        signers.join(","),
-        header.own.hash,
-    ));
+    push(
+        body,
+        format_args!(
+            r#","miner_signature":"{miner}","signer_bitvec":"000800000001ff","signer_signature":[{}],"signer_signature_hash":"{}""#,
+            signers.join(","),
+            header.own.hash,
+        ),
+    );
 }
 
 fn events(block: &Drawn, draw: &mut Draw) -> Vec<String> {
@@ -137,15 +146,22 @@ fn transaction(body: &mut String, index: usize, tx: &Tx, draw: &mut Draw) {
     let (operation, interface) = (tx.burnchain_op.as_deref().unwrap_or("null"), tx.interface.as_deref().unwrap_or("null"));
     let vm_error = if tx.status == "success" { "null" } else { "\"the transaction was undone\"" };
     let cost = if tx.kind == "contract_call" { cost(draw) } else { NO_COST.to_owned() };
-    push(body, format_args!(
-        r#"{{"burnchain_op":{operation},"contract_interface":{interface},"execution_cost":{cost},"microblock_hash":null,"microblock_parent_hash":null,"microblock_sequence":null,"raw_result":"{}","raw_tx":"{}","status":"{}","tx_index":{index},"txid":"{}","vm_error":{vm_error}}}"#,
-        tx.raw_result, tx.raw_tx, tx.status, tx.tx_id,
-    ));
+    push(
+        body,
+        format_args!(
+            r#"{{"burnchain_op":{operation},"contract_interface":{interface},"execution_cost":{cost},"microblock_hash":null,"microblock_parent_hash":null,"microblock_sequence":null,"raw_result":"{}","raw_tx":"{}","status":"{}","tx_index":{index},"txid":"{}","vm_error":{vm_error}}}"#,
+            tx.raw_result, tx.raw_tx, tx.status, tx.tx_id,
+        ),
+    );
 }
 
 fn cost(draw: &mut Draw) -> String {
-    let [reads, length, runtime, writes] = [draw.between(3, 90), draw.between(900, 400_000), draw.between(9_000, 900_000), draw.between(1, 20)];
-    format!(r#"{{"read_count":{reads},"read_length":{length},"runtime":{runtime},"write_count":{writes},"write_length":{}}}"#, writes * 31)
+    let [reads, length, runtime, writes] =
+        [draw.between(3, 90), draw.between(900, 400_000), draw.between(9_000, 900_000), draw.between(1, 20)];
+    format!(
+        r#"{{"read_count":{reads},"read_length":{length},"runtime":{runtime},"write_count":{writes},"write_length":{}}}"#,
+        writes * 31
+    )
 }
 
 fn push(body: &mut String, text: std::fmt::Arguments<'_>) {

@@ -11,19 +11,46 @@ use super::emit::Emitted;
 use super::transaction::Tx;
 
 /// What a block fills in `blocks`; the first six are in every version.
-pub(super) const BLOCK: &[&str] =
-    &["height", "hash", "parent_hash", "burn_block_height", "timestamp", "canonical", "burn_block_hash", "index_block_hash", "created_at"];
+pub(super) const BLOCK: &[&str] = &[
+    "height",
+    "hash",
+    "parent_hash",
+    "burn_block_height",
+    "timestamp",
+    "canonical",
+    "burn_block_hash",
+    "index_block_hash",
+    "created_at",
+];
 /// What a transaction fills; the first eight are in every version.
 pub(super) const TRANSACTION: &[&str] = &[
-    "block_height", "tx_id", "type", "sender", "status", "contract_id", "function_name", "raw_tx", "tx_index", "function_args", "raw_result",
+    "block_height",
+    "tx_id",
+    "type",
+    "sender",
+    "status",
+    "contract_id",
+    "function_name",
+    "raw_tx",
+    "tx_index",
+    "function_args",
+    "raw_result",
     "created_at",
 ];
 /// What an event fills, in every version.
 pub(super) const EVENT: &[&str] = &["id", "block_height", "tx_id", "event_index", "type", "data", "created_at"];
 /// What a block fills in our own table of parents.
 pub(super) const PARENTAGE: &[&str] = &[
-    "index_block_hash", "parent_index_block_hash", "height", "hash", "parent_hash", "burn_block_hash", "canonical", "transaction_count",
-    "event_count", "received_at",
+    "index_block_hash",
+    "parent_index_block_hash",
+    "height",
+    "hash",
+    "parent_hash",
+    "burn_block_hash",
+    "canonical",
+    "transaction_count",
+    "event_count",
+    "received_at",
 ];
 
 /// The columns to fill, per table.

@@ -27,8 +27,15 @@ pub(super) const NAKAMOTO_CAP: u64 = 200;
 pub(super) const ANCHORED_TRANSACTIONS: &[u64] = &[12, 42, 58, 74, 92, 114, 138, 166, 204, 209, 209];
 
 /// Contracts that genesis deploys: name, bytes of source.
-pub(super) const BOOT_CONTRACTS: &[(&str, u64)] =
-    &[("genesis", 420), ("pox", 13_000), ("lockup", 1_800), ("bns", 39_000), ("costs", 20_000), ("cost-voting", 11_000), ("pox-4", 52_000)];
+pub(super) const BOOT_CONTRACTS: &[(&str, u64)] = &[
+    ("genesis", 420),
+    ("pox", 13_000),
+    ("lockup", 1_800),
+    ("bns", 39_000),
+    ("costs", 20_000),
+    ("cost-voting", 11_000),
+    ("pox-4", 52_000),
+];
 /// Accounts that genesis gives STX to.
 pub(super) const GENESIS_BALANCES: u64 = 200;
 
@@ -63,7 +70,8 @@ pub(super) const KINDS: &[(u32, Kind)] = &[(722, Kind::Call), (255, Kind::Transf
 /// The same in quiet blocks, which are transfers for the most part.
 pub(super) const QUIET_KINDS: &[(u32, Kind)] = &[(870, Kind::Transfer), (130, Kind::Call)];
 /// The same in anchored blocks, which knew poison microblocks.
-pub(super) const ANCHORED_KINDS: &[(u32, Kind)] = &[(722, Kind::Call), (258, Kind::Transfer), (19, Kind::Deploy), (1, Kind::Poison)];
+pub(super) const ANCHORED_KINDS: &[(u32, Kind)] =
+    &[(722, Kind::Call), (258, Kind::Transfer), (19, Kind::Deploy), (1, Kind::Poison)];
 
 /// What a user sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,15 +113,15 @@ pub(super) const SWAPPED: u64 = 1_000;
 
 /// First halves of names.
 pub(super) const FIRST_WORDS: &[&str] = &[
-    "amber", "ashen", "bold", "brisk", "calm", "cedar", "coral", "crisp", "dusky", "eager", "fabled", "fern", "frosty", "gilded", "glass",
-    "grand", "hazel", "hidden", "hollow", "indigo", "ivory", "jade", "keen", "lofty", "lunar", "maple", "mellow", "misty", "mossy", "noble",
-    "opal", "pale", "quiet", "rapid", "rustic", "sable", "silent", "slate", "solar", "stout", "sunny", "tidal", "umber", "velvet", "vivid",
-    "wild", "woven", "young",
+    "amber", "ashen", "bold", "brisk", "calm", "cedar", "coral", "crisp", "dusky", "eager", "fabled", "fern", "frosty", "gilded",
+    "glass", "grand", "hazel", "hidden", "hollow", "indigo", "ivory", "jade", "keen", "lofty", "lunar", "maple", "mellow",
+    "misty", "mossy", "noble", "opal", "pale", "quiet", "rapid", "rustic", "sable", "silent", "slate", "solar", "stout", "sunny",
+    "tidal", "umber", "velvet", "vivid", "wild", "woven", "young",
 ];
 /// Second halves of names.
 pub(super) const SECOND_WORDS: &[&str] = &[
-    "acorn", "anchor", "anvil", "badger", "beacon", "bramble", "canoe", "comet", "condor", "delta", "ember", "falcon", "fjord", "garnet",
-    "glacier", "grove", "harbor", "heron", "iris", "juniper", "kestrel", "kiln", "lantern", "ledger", "lichen", "lynx", "marten", "meadow",
-    "nettle", "nimbus", "oriole", "otter", "pebble", "pine", "plover", "quarry", "quill", "raven", "reef", "ridge", "sparrow", "spruce",
-    "thicket", "thistle", "timber", "vole", "willow", "wren",
+    "acorn", "anchor", "anvil", "badger", "beacon", "bramble", "canoe", "comet", "condor", "delta", "ember", "falcon", "fjord",
+    "garnet", "glacier", "grove", "harbor", "heron", "iris", "juniper", "kestrel", "kiln", "lantern", "ledger", "lichen", "lynx",
+    "marten", "meadow", "nettle", "nimbus", "oriole", "otter", "pebble", "pine", "plover", "quarry", "quill", "raven", "reef",
+    "ridge", "sparrow", "spruce", "thicket", "thistle", "timber", "vole", "willow", "wren",
 ];

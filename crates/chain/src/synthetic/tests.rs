@@ -59,9 +59,13 @@ fn a_nakamoto_chain_has_the_shapes_of_mainnet_within_15_percent() {
     for (kind, target) in [("contract_call", 0.71), ("token_transfer", 0.25), ("smart_contract", 0.0235)] {
         near(kind, measured.kinds[kind] / measured.transactions, target);
     }
-    for (kind, target) in
-        [("contract_event", 0.36), ("stx_transfer_event", 0.26), ("ft_transfer_event", 0.18), ("ft_mint_event", 0.11), ("nft_mint_event", 0.05)]
-    {
+    for (kind, target) in [
+        ("contract_event", 0.36),
+        ("stx_transfer_event", 0.26),
+        ("ft_transfer_event", 0.18),
+        ("ft_mint_event", 0.11),
+        ("nft_mint_event", 0.05),
+    ] {
         near(kind, measured.event_kinds[kind] / measured.events, target);
     }
     let aborted = 1.0 - measured.statuses["success"] / measured.transactions;
@@ -91,13 +95,17 @@ fn a_block_does_not_depend_on_the_number_of_blocks_but_on_seed_and_network() {
     assert_eq!(short, long);
     assert_ne!(short, blocks(&spec(40, 2, Profile::Nakamoto)).collect::<Vec<_>>());
     let testnet = Spec { network: "testnet".to_owned(), ..spec(40, 1, Profile::Nakamoto) };
-    assert!(blocks(&testnet).skip(1).all(|block| block.transactions.iter().all(|tx| tx.sender.starts_with("ST") || tx.sender.starts_with("SN") || tx.sender == "unknown")));
+    assert!(blocks(&testnet).skip(1).all(|block| {
+        block.transactions.iter().all(|tx| tx.sender.starts_with("ST") || tx.sender.starts_with("SN") || tx.sender == "unknown")
+    }));
 }
 
 #[test]
 fn every_raw_transaction_decodes_to_what_is_said_of_it() {
     for profile in [Profile::Nakamoto, Profile::Anchored, Profile::Quiet] {
-        for tx in blocks(&spec(if profile == Profile::Anchored { 30 } else { 1_500 }, 4, profile)).flat_map(|block| block.transactions) {
+        for tx in
+            blocks(&spec(if profile == Profile::Anchored { 30 } else { 1_500 }, 4, profile)).flat_map(|block| block.transactions)
+        {
             if tx.raw_tx == "0x00" {
                 assert_eq!((tx.kind.as_str(), tx.sender.as_str()), ("unknown", "unknown"));
                 continue;
@@ -131,15 +139,24 @@ fn every_clarity_value_in_events_and_results_decodes() {
 #[test]
 fn a_recording_holds_the_canonical_chain_however_disturbed() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (name, seed, profile) in [("a.ndjson.gz", 1, Profile::Nakamoto), ("b.ndjson", 9, Profile::Anchored), ("c.ndjson.gz", 3, Profile::Quiet)] {
+    for (name, seed, profile) in
+        [("a.ndjson.gz", 1, Profile::Nakamoto), ("b.ndjson", 9, Profile::Anchored), ("c.ndjson.gz", 3, Profile::Quiet)]
+    {
         let spec = spec(205, seed, profile);
         let path = folder.path().join(name);
         let expected = write_recording(&spec, &path).expect("written");
         let posts: Vec<_> = Recording::open(&path).expect("opens").map(|post| post.expect("a post")).collect();
-        let received = posts.iter().filter(|post| post.path == "/new_block").map(|post| decode_block(post.payload.text().as_bytes()).expect("decodes"));
-        let received: Vec<Block> = received.inspect(|decoded| assert!(decoded.undecodable.is_empty())).map(|decoded| decoded.block).collect();
+        let received = posts
+            .iter()
+            .filter(|post| post.path == "/new_block")
+            .map(|post| decode_block(post.payload.text().as_bytes()).expect("decodes"));
+        let received: Vec<Block> =
+            received.inspect(|decoded| assert!(decoded.undecodable.is_empty())).map(|decoded| decoded.block).collect();
         let canonical = canonical_chain(&received);
-        assert!(canonical.iter().copied().eq(&blocks(&spec).collect::<Vec<_>>()), "{name}: the canonical blocks are those of `blocks`");
+        assert!(
+            canonical.iter().copied().eq(&blocks(&spec).collect::<Vec<_>>()),
+            "{name}: the canonical blocks are those of `blocks`"
+        );
         let digests = chain_digests(canonical);
         assert_eq!(digests.blocks, expected.canonical_digest_sha256.blocks);
         assert_eq!(digests.transactions, expected.canonical_digest_sha256.transactions);
@@ -179,8 +196,10 @@ fn a_losing_block_shares_most_of_its_transactions_with_the_winner() {
         .map(|post| decode_block(post.payload.text().as_bytes()).expect("decodes").block)
         .find(|block| block.index_block_hash == orphan.index_block_hash)
         .expect("the orphan was posted");
-    let winners: std::collections::HashSet<String> = blocks(&spec).flat_map(|block| block.transactions).map(|tx| tx.tx_id).collect();
-    let shared = loser.transactions.iter().filter(|tx| winners.contains(&tx.tx_id)).count() as f64 / loser.transactions.len() as f64;
+    let winners: std::collections::HashSet<String> =
+        blocks(&spec).flat_map(|block| block.transactions).map(|tx| tx.tx_id).collect();
+    let shared =
+        loser.transactions.iter().filter(|tx| winners.contains(&tx.tx_id)).count() as f64 / loser.transactions.len() as f64;
     assert!((0.5..0.9).contains(&shared), "{shared}");
 }
 

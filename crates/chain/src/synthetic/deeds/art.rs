@@ -23,7 +23,14 @@ pub(super) fn mint(stage: &mut Stage<'_>) -> Deed {
     }
     events.push(emit::print(&collection.contract.text(), &trade_print(stage, "mint", first, price)));
     let conditions = vec![PostCondition::Stx { principal: stage.sender.clone(), amount: price * count }];
-    Deed { contract: collection.contract, function: "claim", args: vec![Clarity::list(&ids)], conditions, events, result: Clarity::bool(true) }
+    Deed {
+        contract: collection.contract,
+        function: "claim",
+        args: vec![Clarity::list(&ids)],
+        conditions,
+        events,
+        result: Clarity::bool(true),
+    }
 }
 
 pub(super) fn transfer(stage: &mut Stage<'_>) -> Deed {
@@ -73,17 +80,30 @@ pub(super) fn burn(stage: &mut Stage<'_>) -> Deed {
     let ids: Vec<Clarity> = (0..stage.draw.between(1, 4)).map(|_| Clarity::uint(stage.token_number())).collect();
     let (who, asset) = (stage.sender.text(), collection.identifier());
     let events = ids.iter().map(|id| emit::nft_burn(&asset, &who, id)).collect();
-    Deed { contract: collection.contract, function: "burn", args: vec![Clarity::list(&ids)], conditions: vec![], events, result: Clarity::bool(true) }
+    Deed {
+        contract: collection.contract,
+        function: "burn",
+        args: vec![Clarity::list(&ids)],
+        conditions: vec![],
+        events,
+        result: Clarity::bool(true),
+    }
 }
 
 fn trade_print(stage: &mut Stage<'_>, action: &str, number: u64, price: u64) -> Clarity {
     Clarity::tuple(vec![
         ("action", Clarity::ascii(action)),
-        ("payload", Clarity::tuple(vec![
-            ("maker", Clarity::principal(&stage.sender)),
-            ("token-id", Clarity::uint(number)),
-            ("price", Clarity::uint(price)),
-            ("royalty", Clarity::tuple(vec![("percent", Clarity::uint(500u64)), ("recipient", Clarity::principal(&stage.other()))])),
-        ])),
+        (
+            "payload",
+            Clarity::tuple(vec![
+                ("maker", Clarity::principal(&stage.sender)),
+                ("token-id", Clarity::uint(number)),
+                ("price", Clarity::uint(price)),
+                (
+                    "royalty",
+                    Clarity::tuple(vec![("percent", Clarity::uint(500u64)), ("recipient", Clarity::principal(&stage.other()))]),
+                ),
+            ]),
+        ),
     ])
 }

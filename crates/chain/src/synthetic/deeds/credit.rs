@@ -42,15 +42,24 @@ pub(super) fn borrow(stage: &mut Stage<'_>) -> Deed {
         emit::ft_transfer(&pledged.identifier(), &who, &at, pledge),
         emit::ft_mint(&lent.identifier(), &who, loan),
         emit::print(&at, &state),
-        emit::print(&at, &Clarity::tuple(vec![
-            ("type", Clarity::ascii("borrow")),
-            ("amount", Clarity::uint(loan)),
-            ("user", Clarity::principal(&stage.sender)),
-            ("pledge", Clarity::some(&Clarity::uint(pledge))),
-            ("reserve", state),
-        ])),
+        emit::print(
+            &at,
+            &Clarity::tuple(vec![
+                ("type", Clarity::ascii("borrow")),
+                ("amount", Clarity::uint(loan)),
+                ("user", Clarity::principal(&stage.sender)),
+                ("pledge", Clarity::some(&Clarity::uint(pledge))),
+                ("reserve", state),
+            ]),
+        ),
     ];
-    let args = vec![Clarity::principal(&lent.contract), Clarity::principal(&pledged.contract), Clarity::uint(loan), Clarity::uint(pledge), Clarity::none()];
+    let args = vec![
+        Clarity::principal(&lent.contract),
+        Clarity::principal(&pledged.contract),
+        Clarity::uint(loan),
+        Clarity::uint(pledge),
+        Clarity::none(),
+    ];
     let conditions = vec![super::sends_token(&stage.sender, &pledged, pledge)];
     Deed { contract, function: "borrow", args, conditions, events, result: Clarity::uint(loan) }
 }
@@ -72,7 +81,14 @@ pub(super) fn bridge(stage: &mut Stage<'_>) -> Deed {
     let moved = if into { emit::ft_mint(&asset, &who, amount) } else { emit::ft_burn(&asset, &who, amount) };
     let args = vec![bitcoin_tx, Clarity::uint(amount), Clarity::principal(&stage.sender)];
     let function = if into { "complete-deposit" } else { "start-withdrawal" };
-    Deed { contract, function, args, conditions: vec![], events: vec![moved, emit::print(&at, &print)], result: Clarity::bool(true) }
+    Deed {
+        contract,
+        function,
+        args,
+        conditions: vec![],
+        events: vec![moved, emit::print(&at, &print)],
+        result: Clarity::bool(true),
+    }
 }
 
 pub(super) fn register(stage: &mut Stage<'_>) -> Deed {

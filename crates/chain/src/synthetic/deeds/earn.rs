@@ -37,7 +37,11 @@ pub(super) fn stake(stage: &mut Stage<'_>) -> Deed {
     let (contract, token, amount) = (stage.app(App::Vault), stage.token(), stage.money());
     let (who, at, asset) = (stage.sender.text(), contract.text(), token.identifier());
     let cycles = stage.draw.between(1, 32);
-    let moved = if stage.draw.chance(350_000) { emit::ft_burn(&asset, &who, amount) } else { emit::ft_transfer(&asset, &who, &at, amount) };
+    let moved = if stage.draw.chance(350_000) {
+        emit::ft_burn(&asset, &who, amount)
+    } else {
+        emit::ft_transfer(&asset, &who, &at, amount)
+    };
     let print = Clarity::tuple(vec![
         ("event", Clarity::ascii("stake")),
         ("amount", Clarity::uint(amount)),
@@ -63,14 +67,17 @@ pub(super) fn stack(stage: &mut Stage<'_>) -> Deed {
         ("locked", Clarity::uint(amount)),
         ("name", Clarity::ascii("stack-stx")),
         ("stacker", Clarity::principal(&stage.sender)),
-        ("data", Clarity::tuple(vec![
-            ("lock-amount", Clarity::uint(amount)),
-            ("lock-period", Clarity::uint(cycles)),
-            ("pox-addr", address.clone()),
-            ("start-burn-height", Clarity::uint(stage.burn_height)),
-            ("unlock-burn-height", Clarity::uint(unlock)),
-            ("signer-key", Clarity::buffer(&stage.draw.bytes::<33>())),
-        ])),
+        (
+            "data",
+            Clarity::tuple(vec![
+                ("lock-amount", Clarity::uint(amount)),
+                ("lock-period", Clarity::uint(cycles)),
+                ("pox-addr", address.clone()),
+                ("start-burn-height", Clarity::uint(stage.burn_height)),
+                ("unlock-burn-height", Clarity::uint(unlock)),
+                ("signer-key", Clarity::buffer(&stage.draw.bytes::<33>())),
+            ]),
+        ),
     ]));
     let events = vec![emit::stx_lock(&at, &who, amount, unlock), emit::print(&at, &print)];
     let args = vec![Clarity::uint(amount), address, Clarity::uint(stage.burn_height), Clarity::uint(cycles)];

@@ -63,7 +63,11 @@ pub(super) fn giant(stage: &mut Stage<'_>) -> Deed {
     for cycle in 0..cycles {
         let amount = stage.money();
         events.push(emit::ft_transfer(&asset, &at, &who, amount));
-        let print = vec![("claimed", Clarity::uint(amount)), ("cycle", Clarity::uint(cycle)), ("user", Clarity::principal(&stage.sender))];
+        let print = vec![
+            ("claimed", Clarity::uint(amount)),
+            ("cycle", Clarity::uint(cycle)),
+            ("user", Clarity::principal(&stage.sender)),
+        ];
         events.push(emit::print(&at, &Clarity::tuple(print)));
         list.push(Clarity::uint(cycle));
     }

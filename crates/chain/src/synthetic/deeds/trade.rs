@@ -44,10 +44,8 @@ pub(super) fn add_liquidity(stage: &mut Stage<'_>) -> Deed {
         emit::ft_mint(&World::liquidity(&pool).identifier(), &who, shares),
         emit::print(&at, &position(stage, "add-liquidity", (stx, tokens, shares))),
     ];
-    let conditions = vec![
-        PostCondition::Stx { principal: stage.sender.clone(), amount: stx },
-        sends_token(&stage.sender, &token, tokens),
-    ];
+    let conditions =
+        vec![PostCondition::Stx { principal: stage.sender.clone(), amount: stx }, sends_token(&stage.sender, &token, tokens)];
     let args = vec![Clarity::principal(&token.contract), Clarity::uint(stx), Clarity::some(&Clarity::uint(tokens))];
     Deed { contract: pool, function: "add-liquidity", args, conditions, events, result: Clarity::uint(shares) }
 }
@@ -102,7 +100,13 @@ impl Side {
     }
 }
 
-fn hop_events(stage: &mut Stage<'_>, (pool, hop): (&Principal, u64), give: (&Side, u64), take: (&Side, u64), events: &mut Vec<Emitted>) {
+fn hop_events(
+    stage: &mut Stage<'_>,
+    (pool, hop): (&Principal, u64),
+    give: (&Side, u64),
+    take: (&Side, u64),
+    events: &mut Vec<Emitted>,
+) {
     let (who, at) = (stage.sender.text(), pool.text());
     events.push(give.0.transfer(&who, &at, give.1));
     if stage.draw.chance(430_000) {
