@@ -9,7 +9,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::Json;
-use chain::ingest::{Ingest, IngestError, Outcome};
+use chain::ingest::{ACKNOWLEDGED, Ingest, IngestError, Outcome};
 use serde_json::{Value, json};
 
 use crate::problem::Problem;
@@ -17,22 +17,9 @@ use crate::problem::Problem;
 /// Mainnet's genesis has more than 118,000 events in one body.
 const BODY_BYTES: usize = 512 << 20;
 
-/// Every path a node may post to (`events_keys = ["*"]` and the miner's and signer's own).
-const PATHS: [&str; 10] = [
-    "/new_block",
-    "/new_burn_block",
-    "/new_microblocks",
-    "/new_mempool_tx",
-    "/drop_mempool_tx",
-    "/attachments/new",
-    "/stackerdb_chunks",
-    "/proposal_response",
-    "/mined_block",
-    "/mined_nakamoto_block",
-];
-
 pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
-    let routes = PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(take)));
+    let routes = ACKNOWLEDGED.iter().fold(Router::new(), |router, path| router.route(path, post(take)));
+    let routes = routes.route("/new_block", post(take));
     routes.layer(DefaultBodyLimit::max(BODY_BYTES)).with_state(ingest)
 }
 

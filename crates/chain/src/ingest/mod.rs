@@ -23,8 +23,8 @@ use columns::Columns;
 use parentage::Link;
 pub use replay::ReplaySummary;
 
-/// Paths a node posts to that hold nothing the chain tables need.
-const ACKNOWLEDGED: [&str; 9] = [
+/// Paths a node posts to that hold nothing the chain tables need. `/new_block` is the one that does.
+pub const ACKNOWLEDGED: [&str; 9] = [
     "/new_burn_block",
     "/new_microblocks",
     "/new_mempool_tx",
