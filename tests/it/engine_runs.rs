@@ -330,11 +330,11 @@ async fn cancelling_reaches_a_running_step_and_ends_the_run() {
     let worker = bench.worker(Calls::default());
     let run = bench.client.start(&StartRun::new("patient", json!({}))).await.unwrap();
     poll("the step runs", async || worker.services.children.load(Ordering::Relaxed) == 1).await;
-    bench.client.cancel(run).await.unwrap();
+    bench.client.cancel(run, "tester").await.unwrap();
     let detail = bench.finished(run).await;
     assert_eq!(detail.run.state, RunState::Cancelled);
     assert_eq!(detail.attempts[0].outcome.as_deref(), Some("cancelled"));
-    let again = bench.client.cancel(run).await.unwrap_err();
+    let again = bench.client.cancel(run, "tester").await.unwrap_err();
     assert_eq!(again.to_string(), format!("run {run} has already ended: cancelled"));
     worker.stop().await;
 }
@@ -353,7 +353,7 @@ async fn cancelling_in_the_middle_of_a_fan_out_ends_the_run() {
     let worker = bench.worker(Calls::default());
     let run = bench.client.start(&StartRun::new("slow", json!({ "n": 50 }))).await.unwrap();
     poll("children run", async || worker.services.children.load(Ordering::Relaxed) > 1).await;
-    bench.client.cancel(run).await.unwrap();
+    bench.client.cancel(run, "tester").await.unwrap();
     let detail = bench.finished(run).await;
     assert_eq!(detail.run.state, RunState::Cancelled);
     assert_eq!(detail.step("sum").state, StepState::Cancelled);

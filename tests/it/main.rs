@@ -11,6 +11,7 @@ mod embedded_child;
 mod embedded_postgres;
 mod embedded_s3;
 mod engine_faults;
+mod engine_operations;
 mod engine_runs;
 mod engine_support;
 mod house_layout;

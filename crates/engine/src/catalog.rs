@@ -2,7 +2,10 @@
 //! Invariant: predecessors are earlier steps, so a catalogued workflow has no circle.
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::workflow::{StepSpec, Workflow};
+use crate::{
+    error::StartError,
+    workflow::{StepSpec, Workflow},
+};
 
 /// A workflow that is not sound.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -86,6 +89,11 @@ impl Catalog {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Definition> {
         self.0.get(name)
+    }
+
+    /// Says which workflows there are.
+    pub(crate) fn unknown(&self, name: &str) -> StartError {
+        StartError::UnknownWorkflow { name: name.to_owned(), known: self.names().collect::<Vec<_>>().join(", ") }
     }
 
     /// Names and versions side by side, as the ledger's arrays want them.

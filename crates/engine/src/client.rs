@@ -1,4 +1,5 @@
-//! What API and CLI do with runs: start, cancel, read, wait. Needs the workflows' shapes, not a worker.
+//! What API and CLI do with runs: start, read, wait. Needs the workflows' shapes, not a worker. What operators do to
+//! runs is in `operations` and `pause`, schedules are in `schedule`.
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool, postgres::PgListener};
@@ -6,11 +7,10 @@ use sqlx::{PgConnection, PgPool, postgres::PgListener};
 use crate::{
     catalog::Catalog,
     consequence,
-    error::{CancelError, StartError, WaitError},
+    error::{StartError, WaitError},
     model::{Event, Run, RunDetail, RunId},
     queries::{self, RunFilter},
     start::{self, StartRun},
-    statements,
 };
 
 /// How often a waiter looks without having been told.
@@ -19,8 +19,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Access to the ledger. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pool: PgPool,
-    catalog: Catalog,
+    pub(crate) pool: PgPool,
+    pub(crate) catalog: Catalog,
 }
 
 impl Client {
@@ -54,18 +54,6 @@ impl Client {
     /// See [`StartError`]; the transaction stays usable except after a database error.
     pub async fn start_in(&self, conn: &mut PgConnection, request: &StartRun) -> Result<RunId, StartError> {
         start::start(conn, &self.catalog, request).await
-    }
-
-    /// Asks a run to end. What runs learns of it within a third of the lease; the run has ended when that has.
-    ///
-    /// # Errors
-    /// See [`CancelError`].
-    pub async fn cancel(&self, run: RunId) -> Result<(), CancelError> {
-        match queries::run(&self.pool, run).await? {
-            None => Err(CancelError::UnknownRun { run }),
-            Some(found) if found.state.is_finished() => Err(CancelError::Finished { run, state: found.state }),
-            Some(_) => Ok(statements::cancel(&self.pool, run).await?),
-        }
     }
 
     /// Runs, newest first, at most `limit`.

@@ -84,6 +84,79 @@ pub enum CancelError {
     Database(#[from] sqlx::Error),
 }
 
+/// Why a run was not retried. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryError {
+    /// No run with this id.
+    #[error("there is no run {run}")]
+    UnknownRun {
+        /// What was asked for.
+        run: RunId,
+    },
+    /// It is still under way.
+    #[error("run {run} has not ended ({state}): wait for it or cancel it first")]
+    NotFinished {
+        /// The run.
+        run: RunId,
+        /// Where it stands.
+        state: RunState,
+    },
+    /// It has no failed step to go on from.
+    #[error("run {run} succeeded, no step of it failed: retry it from the start to do it again")]
+    NothingFailed {
+        /// The run.
+        run: RunId,
+    },
+    /// Its steps were planned by code this binary does not have.
+    #[error(
+        "run {run} was planned by version {version} of workflow `{workflow}`, which this binary does not have: retry it from the start"
+    )]
+    OtherVersion {
+        /// The run.
+        run: RunId,
+        /// Its workflow.
+        workflow: String,
+        /// The version that planned it.
+        version: i32,
+    },
+    /// The run cannot be started (again).
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The ledger could not be written.
+    #[error("cannot write the retry to the control database")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Why a workflow or queue was not paused or resumed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// No such workflow in this binary.
+    #[error("there is no workflow `{name}`; known are: {known}")]
+    UnknownWorkflow {
+        /// What was asked for.
+        name: String,
+        /// The names this binary knows, comma-separated.
+        known: String,
+    },
+    /// Somebody paused it before.
+    #[error("{target} is paused already: {reason}")]
+    AlreadyPaused {
+        /// What.
+        target: String,
+        /// Why it is.
+        reason: String,
+    },
+    /// It is not paused.
+    #[error("{target} is not paused")]
+    NotPaused {
+        /// What.
+        target: String,
+    },
+    /// The ledger could not be written.
+    #[error("cannot write the pause to the control database")]
+    Database(#[from] sqlx::Error),
+}
+
 /// Why waiting for the end of a run stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {

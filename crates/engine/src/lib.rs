@@ -7,6 +7,7 @@
 //! Invariants: every write of a step is fenced by the lease token of its latest claim; completion and what it sets off
 //! are one transaction; names, never positions, tie rows to code; any process may die at any point.
 mod attempt;
+mod audit;
 mod backoff;
 mod catalog;
 mod client;
@@ -17,8 +18,11 @@ mod engine;
 mod error;
 mod lease;
 mod model;
+mod operations;
+mod pause;
 mod queries;
 mod registry;
+mod retry;
 mod runner;
 mod setup;
 mod start;
@@ -27,14 +31,17 @@ mod sweep;
 mod wake;
 mod workflow;
 
+pub use audit::{AuditEntry, AuditFilter};
 pub use backoff::Backoff;
 pub use catalog::{Catalog, WorkflowError};
 pub use client::Client;
 pub use ctx::Ctx;
 pub use engine::{Engine, EngineConfig, Shutdown};
-pub use error::{BoxError, CancelError, EngineError, SetupError, StartError, StepError, WaitError};
+pub use error::{BoxError, CancelError, EngineError, PauseError, RetryError, SetupError, StartError, StepError, WaitError};
 pub use model::{Attempt, Event, Level, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState};
+pub use pause::{Pause, PauseTarget};
 pub use queries::{RunCursor, RunFilter};
+pub use retry::RetryFrom;
 pub use setup::{control_pool, control_pool_options, migrate};
 pub use start::StartRun;
 pub use workflow::Workflow;

@@ -14,12 +14,16 @@ pub struct RunFilter {
     pub states: Vec<RunState>,
     /// Only asked for at or after this.
     pub since: Option<DateTime<Utc>>,
+    /// Only asked for before this.
+    pub until: Option<DateTime<Utc>>,
+    /// Only with this text in their id, unique key, error or parameters, whatever its case.
+    pub text: Option<String>,
     /// Only after this run in the list, which is newest first.
     pub after: Option<RunCursor>,
 }
 
 /// The place of a run in the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct RunCursor {
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
@@ -27,25 +31,53 @@ pub struct RunCursor {
     pub id: RunId,
 }
 
+/// What a filter says, but its place in the list; binds `$1` to `$5`.
+const MATCHES: &str = "($1::text is null or workflow = $1) and (cardinality($2::text[]) = 0 or state = any($2)) \
+     and ($3::timestamptz is null or created_at >= $3) and ($4::timestamptz is null or created_at < $4) \
+     and ($5::text is null or position(lower($5) in lower(concat_ws(' ', id::text, unique_key, error, params::text))) > 0)";
+
 const RUN: &str = "id, workflow, version, params, unique_key, priority, state, next_attempt_at, parent_run_id, \
      cancel_requested_at, error, created_at, started_at, done_at";
 
 pub(crate) async fn runs(db: impl PgExecutor<'_>, filter: &RunFilter, limit: i64) -> sqlx::Result<Vec<Run>> {
     let sql = format!(
-        "select {RUN} from snapshots.run \
-         where ($1::text is null or workflow = $1) \
-           and (cardinality($2::text[]) = 0 or state = any($2)) \
-           and ($3::timestamptz is null or created_at >= $3) \
-           and ($4::timestamptz is null or (created_at, id) < ($4, $5)) \
-         order by created_at desc, id desc limit $6"
+        "select {RUN} from snapshots.run where {MATCHES} and ($6::timestamptz is null or (created_at, id) < ($6, $7)) \
+         order by created_at desc, id desc limit $8"
     );
     let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
     sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(&filter.workflow)
         .bind(states)
         .bind(filter.since)
+        .bind(filter.until)
+        .bind(&filter.text)
         .bind(filter.after.map(|cursor| cursor.created_at))
         .bind(filter.after.map(|cursor| cursor.id.0))
+        .bind(limit)
+        .fetch_all(db)
+        .await
+}
+
+/// Ids of matching runs, oldest first: what is started while one walks comes last, so nothing is met twice.
+pub(crate) async fn matching(
+    db: impl PgExecutor<'_>,
+    filter: &RunFilter,
+    after: Option<RunCursor>,
+    limit: i64,
+) -> sqlx::Result<Vec<RunCursor>> {
+    let sql = format!(
+        "select created_at, id from snapshots.run where {MATCHES} \
+         and ($6::timestamptz is null or (created_at, id) > ($6, $7)) order by created_at, id limit $8"
+    );
+    let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(&filter.workflow)
+        .bind(states)
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(&filter.text)
+        .bind(after.map(|cursor| cursor.created_at))
+        .bind(after.map(|cursor| cursor.id.0))
         .bind(limit)
         .fetch_all(db)
         .await

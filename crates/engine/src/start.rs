@@ -44,10 +44,7 @@ impl StartRun {
 }
 
 pub(crate) async fn start(conn: &mut PgConnection, catalog: &Catalog, request: &StartRun) -> Result<RunId, StartError> {
-    let definition = catalog.get(&request.workflow).ok_or_else(|| StartError::UnknownWorkflow {
-        name: request.workflow.clone(),
-        known: catalog.names().collect::<Vec<_>>().join(", "),
-    })?;
+    let definition = catalog.get(&request.workflow).ok_or_else(|| catalog.unknown(&request.workflow))?;
     if !(0..=1000).contains(&request.priority) {
         return Err(StartError::BadPriority { priority: request.priority });
     }

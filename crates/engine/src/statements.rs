@@ -169,14 +169,28 @@ pub async fn fail_stranded(pool: &PgPool, grace: Duration) -> sqlx::Result<usize
 /// The database's.
 pub async fn cancel(pool: &PgPool, run: RunId) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
+    cancel_in(&mut tx, run).await?;
+    tx.commit().await
+}
+
+pub(crate) async fn cancel_in(tx: &mut PgConnection, run: RunId) -> sqlx::Result<()> {
     let run_sql = "update snapshots.run set cancel_requested_at = coalesce(cancel_requested_at, now()) \
          where id = $1 and state in ('queued', 'running', 'retrying', 'paused')";
     sqlx::query(run_sql).bind(run).execute(&mut *tx).await?;
     let steps_sql = "update snapshots.step set state = 'cancelled', done_at = now() \
          where run_id = $1 and state in ('blocked', 'ready', 'waiting')";
     sqlx::query(steps_sql).bind(run).execute(&mut *tx).await?;
-    consequence::settle(&mut tx, run).await?;
-    tx.commit().await
+    consequence::settle(tx, run).await
+}
+
+/// **Sweep, pauses.** Makes the state of runs say whether their workflow is paused: `paused` when it is and none of
+/// their steps runs, else what they were. Invariant: changes nothing but the word; claim looks at the pause itself.
+///
+/// # Errors
+/// The database's.
+pub async fn mark_paused(db: impl sqlx::PgExecutor<'_>) -> sqlx::Result<()> {
+    sqlx::query(include_str!("sql/mark_paused.sql")).execute(db).await?;
+    Ok(())
 }
 
 /// **Sweep, retrying.** Marks runs whose only open steps wait for their next attempt; all of them, or one.

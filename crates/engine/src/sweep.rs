@@ -63,6 +63,7 @@ impl Sweeper {
         }
         doorbell::ring_unheard(&self.pool, self.lost_after, RINGS).await?;
         statements::mark_retrying(&self.pool, None).await?;
+        statements::mark_paused(&self.pool).await?;
         for run in queries::cancelling(&self.pool).await? {
             statements::cancel(&self.pool, run).await?;
         }

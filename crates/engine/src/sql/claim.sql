@@ -16,12 +16,16 @@ with claimed as (
       and r.state in ('queued', 'running', 'retrying')
       and r.cancel_requested_at is null
       and (r.workflow, r.version) in (select * from unnest($4::text[], $5::integer[]))
+      and not exists (
+          select 1 from snapshots.pause p
+          where p.kind = 'workflow' and p.name = r.workflow or p.kind = 'queue' and p.name = s.queue
+      )
     returning s.id, s.lease_token, s.run_id, s.name, s.kind, s.index, s.attempt, s.max_attempts, s.backoff_base_ms,
         s.backoff_cap_ms, s.timeout_ms, s.input, r.workflow, r.version, r.unique_key, r.params,
-        r.created_at
+        r.created_at, s.attempts_before
 ), opened as (
     insert into snapshots.attempt (step_id, lease_token, no, worker)
-    select id, lease_token, attempt, $2 from claimed
+    select id, lease_token, attempts_before + attempt, $2 from claimed
 ), begun as (
     update snapshots.run r
     set state = 'running', next_attempt_at = null, started_at = coalesce(r.started_at, now())

@@ -4,6 +4,10 @@ join snapshots.run r on r.id = s.run_id
 where s.state = 'ready'
   and s.run_at <= now()
   and r.state in ('queued', 'running', 'retrying')
+  and not exists (
+      select 1 from snapshots.pause p
+      where p.kind = 'workflow' and p.name = r.workflow or p.kind = 'queue' and p.name = s.queue
+  )
   and (
       s.doorbell is null
       or s.rang_at < now() - $1 * interval '1 millisecond'
