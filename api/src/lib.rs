@@ -3,6 +3,7 @@
 //! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key; whatever changes something is
 //! open only because the service refuses to listen beyond loopback until authentication exists.
 
+mod name;
 mod problem;
 mod range;
 mod routes;
@@ -50,6 +51,7 @@ pub fn finish(router: Router) -> Router {
     router
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
+        .layer(axum::middleware::map_response(problem::shape))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(TraceLayer::new_for_http())

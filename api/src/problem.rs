@@ -10,6 +10,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use snapshot::store::StoreError;
 
+/// Longest text of an extractor that is repeated.
+const SAID_BYTES: usize = 4 << 10;
+
 /// An error answer.
 #[derive(Debug)]
 pub struct Problem {
@@ -100,6 +103,37 @@ impl From<StoreError> for Problem {
     }
 }
 
+/// Gives the refusals that axum and its extractors answer in plain text (a bad query, a body too long) the one shape; their
+/// other headers stay.
+pub(crate) async fn shape(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let shaped = kind.is_some_and(|kind| !kind.starts_with("text/plain"));
+    if shaped || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, SAID_BYTES).await.unwrap_or_default();
+    let detail = String::from_utf8_lossy(&said).trim().to_owned();
+    let title = status.canonical_reason().unwrap_or("error").to_lowercase();
+    let mut response = Problem::new(status, code_of(status), if detail.is_empty() { title } else { detail }).into_response();
+    for (name, value) in &parts.headers {
+        if ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
+}
+
+fn code_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "BODY_TOO_LARGE",
+        StatusCode::RANGE_NOT_SATISFIABLE => "RANGE_NOT_SATISFIABLE",
+        status if status.is_server_error() => "INTERNAL_ERROR",
+        _ => "VALIDATION_ERROR",
+    }
+}
+
 pub(crate) async fn no_such_route(uri: axum::http::Uri) -> Problem {
     Problem::not_found("NOT_FOUND", format!("there is nothing at {}", uri.path()))
 }
@@ -111,5 +145,6 @@ pub(crate) async fn no_such_method(method: axum::http::Method, uri: axum::http::
 pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = text.unwrap_or("no message"), "a handler panicked");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "this is a fault of the service; it has been logged").into_response()
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "this is a fault of the service; it has been logged")
+        .into_response()
 }

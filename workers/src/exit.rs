@@ -76,15 +76,57 @@ pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
         return (failure.exit, failure.hint.clone());
     }
     let database = error.chain().find_map(|cause| cause.downcast_ref::<sqlx::Error>());
-    match database {
-        Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_)) => {
-            (Exit::Unreachable, Some("check that the server runs and that DATABASE_URL names it".into()))
+    if let Some(database) = database {
+        return of_database(database);
+    }
+    let http = error.chain().find_map(|cause| cause.downcast_ref::<reqwest::Error>());
+    match http {
+        Some(broken)
+            if broken.is_connect() || broken.is_timeout() || broken.is_request() || broken.is_body() || broken.is_decode() =>
+        {
+            (Exit::Unreachable, Some("the connection broke; run the same command again".into()))
         }
-        Some(sqlx::Error::Database(refused)) => match refused.code().as_deref() {
-            Some("28P01" | "28000" | "42501") => (Exit::Auth, Some("check the role, its password and its rights in DATABASE_URL".into())),
-            Some("3D000") => (Exit::NotFound, Some("create the database first, or correct its name in DATABASE_URL".into())),
-            _ => (Exit::Failed, None),
-        },
         _ => (Exit::Failed, None),
+    }
+}
+
+/// SQLSTATE codes: PostgreSQL documentation, appendix A.
+fn of_database(error: &sqlx::Error) -> (Exit, Option<String>) {
+    let (exit, hint) = match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) => {
+            (Exit::Unreachable, "check that the server runs and that DATABASE_URL names it")
+        }
+        sqlx::Error::Configuration(_) => (Exit::Usage, "write DATABASE_URL as postgres://user:password@host:port/database"),
+        sqlx::Error::Database(refused) => match refused.code().as_deref() {
+            Some("28P01" | "28000" | "42501") => (Exit::Auth, "check the role, its password and its rights in DATABASE_URL"),
+            Some("3D000") => (Exit::NotFound, "create the database first, or correct its name in DATABASE_URL"),
+            Some("53300" | "57P01" | "57P02" | "57P03") => {
+                (Exit::Unreachable, "the server is busy, starting or stopping; try again shortly")
+            }
+            Some("53100") => (Exit::Failed, "the database's disk is full: free some space, then run the same command again"),
+            _ => return (Exit::Failed, None),
+        },
+        _ => return (Exit::Failed, None),
+    };
+    (exit, Some(hint.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_its_code_and_hint_under_any_context() {
+        let failure = Failure::new(Exit::Refused, "no").hint("do this");
+        let error = anyhow::Error::from(failure).context("while trying");
+        assert_eq!(classify(&error), (Exit::Refused, Some("do this".into())));
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_wrong_usage_and_a_dead_server_is_not() {
+        let bad = "nonsense".parse::<sqlx::postgres::PgConnectOptions>().unwrap_err();
+        assert_eq!(classify(&anyhow::Error::from(bad)).0, Exit::Usage);
+        let dead = sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(classify(&anyhow::Error::from(dead).context("cannot connect")).0, Exit::Unreachable);
     }
 }

@@ -30,7 +30,8 @@ async fn readyz(State(state): State<ApiState>) -> Response {
         ]
     });
     let Ok(checks) = checks.await else {
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable", "failed": ["timeout"] }))).into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable", "failed": ["timeout"] })))
+            .into_response();
     };
     let failed: Vec<&str> = checks.iter().filter(|(_, error)| error.is_some()).map(|(name, _)| *name).collect();
     for (name, error) in &checks {

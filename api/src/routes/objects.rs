@@ -6,9 +6,11 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use snapshot::key::{Key, SnapshotPath};
 use snapshot::store::ObjectMeta;
 use tokio_util::io::ReaderStream;
 
+use crate::name::is_plain;
 use crate::problem::Problem;
 use crate::range::{Wanted, wanted};
 use crate::state::ApiState;
@@ -21,8 +23,17 @@ pub(crate) fn router() -> Router<ApiState> {
         .route("/{network}/latest.json", get(latest))
 }
 
-async fn chunk(state: State<ApiState>, Path((prefix, name)): Path<(String, String)>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
-    serve(state, format!("chunks/{prefix}/{name}"), method, headers).await
+async fn chunk(
+    state: State<ApiState>,
+    Path((prefix, name)): Path<(String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let digest = name.strip_suffix(".zst").unwrap_or_default();
+    let is_digest =
+        digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && digest.starts_with(&prefix);
+    let asked = format!("chunks/{prefix}/{name}");
+    serve(state, asked, is_digest.then(|| Key::Chunk(digest.to_owned())), method, headers).await
 }
 
 async fn file(
@@ -31,27 +42,43 @@ async fn file(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    serve(state, format!("{network}/{id}/{file}"), method, headers).await
+    let asked = format!("{network}/{id}/{file}");
+    let path = (is_plain(&network) && is_plain(&id)).then(|| SnapshotPath::new(network, id));
+    let keys = path.map(|path| [Key::Archive(path.clone()), Key::Checksum(path.clone()), Key::Manifest(path)]);
+    let key = keys.into_iter().flatten().find(|key| key.to_string() == asked);
+    serve(state, asked, key, method, headers).await
 }
 
 async fn latest_of_all(state: State<ApiState>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
-    serve(state, "latest.json".into(), method, headers).await
+    serve(state, "latest.json".into(), Some(Key::LatestOfAll), method, headers).await
 }
 
-async fn latest(state: State<ApiState>, Path(network): Path<String>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
-    serve(state, format!("{network}/latest.json"), method, headers).await
+async fn latest(
+    state: State<ApiState>,
+    Path(network): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let key = is_plain(&network).then(|| Key::Latest(network.clone()));
+    serve(state, format!("{network}/latest.json"), key, method, headers).await
 }
 
-async fn serve(State(state): State<ApiState>, key: String, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
-    let missing = || Problem::not_found("NOT_FOUND", format!("there is no object {key}"));
-    // Dot files are the embedded server's own bookkeeping, and a path must not climb.
-    if key.split('/').any(|part| part.starts_with('.') || part.is_empty()) {
-        return Err(missing());
-    }
+/// Answers with the object `key`; `None` where what was `asked` for is no name of a public object.
+async fn serve(
+    State(state): State<ApiState>,
+    asked: String,
+    key: Option<Key>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let missing = || Problem::not_found("NOT_FOUND", format!("there is no object {asked}"));
+    let key = key.ok_or_else(missing)?.to_string();
     let meta = state.services.store.head_at(&key).await?.ok_or_else(missing)?;
     let range = match wanted(&headers, &meta) {
         Wanted::NotModified => return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, meta.etag)]).into_response()),
-        Wanted::Changed => return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "CHANGED", format!("{key} has another ETag"))),
+        Wanted::Changed => {
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "CHANGED", format!("{key} has another ETag")));
+        }
         Wanted::Nothing => {
             let all = format!("bytes */{}", meta.bytes);
             return Ok((StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, all)]).into_response());

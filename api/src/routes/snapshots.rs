@@ -10,6 +10,7 @@ use snapshot::key::{Key, SnapshotPath};
 use snapshot::manifest::{Pointer, Pointers};
 use workflows::catalog::{self, SnapshotRow};
 
+use crate::name::is_plain;
 use crate::problem::Problem;
 use crate::state::ApiState;
 
@@ -37,6 +38,9 @@ struct Page {
 
 async fn list(State(state): State<ApiState>, Query(query): Query<ListQuery>) -> Result<Json<Page>, Problem> {
     let limit = query.limit.unwrap_or(50);
+    if query.network.as_deref().is_some_and(|network| !is_plain(network)) {
+        return Err(Problem::bad_request("VALIDATION_ERROR", "network is a name such as mainnet"));
+    }
     if !(1..=1000).contains(&limit) {
         return Err(Problem::bad_request("VALIDATION_ERROR", "limit must be between 1 and 1000"));
     }
@@ -52,7 +56,7 @@ async fn list(State(state): State<ApiState>, Query(query): Query<ListQuery>) -> 
 fn decode_cursor(cursor: &str) -> Result<(String, String), Problem> {
     let bad = || Problem::bad_request("VALIDATION_ERROR", "this cursor is not one that GET /snapshots gave out");
     let text = String::from_utf8(hex::decode(cursor).map_err(|_| bad())?).map_err(|_| bad())?;
-    let (network, id) = text.split_once('/').ok_or_else(bad)?;
+    let (network, id) = text.split_once('/').filter(|(network, id)| is_plain(network) && is_plain(id)).ok_or_else(bad)?;
     Ok((network.to_owned(), id.to_owned()))
 }
 
@@ -76,6 +80,9 @@ async fn latest(
 /// The newest snapshot of a network.
 pub(crate) async fn pointer_of(state: &ApiState, network: &str) -> Result<Pointer, Problem> {
     let none = || Problem::not_found("SNAPSHOT_NOT_FOUND", format!("no snapshot of network {network} has been published yet"));
+    if !is_plain(network) {
+        return Err(none());
+    }
     let (bytes, _) = state.services.store.get(&Key::Latest(network.to_owned())).await?.ok_or_else(none)?;
     serde_json::from_slice(&bytes).map_err(|error| Problem::unavailable("latest.json cannot be read", &error))
 }
@@ -106,7 +113,8 @@ async fn one(
     Query(query): Query<NetworkQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let rows = catalog::with_id(&state.services.control, query.network.as_deref(), &id).await?;
+    let plain = is_plain(&id) && query.network.as_deref().is_none_or(is_plain);
+    let rows = if plain { catalog::with_id(&state.services.control, query.network.as_deref(), &id).await? } else { Vec::new() };
     let row = match rows.as_slice() {
         [] => return Err(Problem::not_found("SNAPSHOT_NOT_FOUND", format!("there is no published snapshot {id}"))),
         [row] => row,

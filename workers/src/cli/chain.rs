@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use chain::synthetic::{self, Profile, Spec};
+use chain::synthetic::{self, Profile, Spec, SyntheticError};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
@@ -75,20 +75,37 @@ pub(crate) async fn run(command: ChainCommand, output: Output) -> anyhow::Result
     }
 }
 
+fn no_address() -> Failure {
+    Failure::new(Exit::Usage, "--into env needs DATABASE_URL, which is not set").hint("set it, or give the address itself")
+}
+
+fn not_generated(error: SyntheticError) -> anyhow::Error {
+    let (exit, hint) = match &error {
+        SyntheticError::NoBlocks => (Exit::Usage, "use --blocks 1 or more"),
+        SyntheticError::NotEmpty { .. } => (Exit::Refused, "name an empty database with --into"),
+        SyntheticError::Write { .. } => (Exit::Failed, "check the folder of --out, its rights, and that its disk is not full"),
+        _ => return error.into(),
+    };
+    Failure::caused(exit, "no chain was generated", error).hint(hint).into()
+}
+
 async fn record(spec: Spec, file: PathBuf, output: Output) -> anyhow::Result<()> {
     let path = file.clone();
     let written = tokio::task::spawn_blocking(move || synthetic::write_recording(&spec, &path)).await?;
-    let expected = written.with_context(|| format!("cannot write {}", file.display()))?;
+    let expected = written.map_err(not_generated)?;
     output.result(&format!("wrote {}", file.display()), &json!({ "file": file, "expected": expected }));
     Ok(())
 }
 
 async fn load(spec: &Spec, url: &str, output: Output) -> anyhow::Result<()> {
-    let from_env = if url == "env" { crate::config::Servers::from_env()?.database_url } else { None };
-    let pool = connect(from_env.as_deref().unwrap_or(url)).await.context("cannot connect to the database")?;
+    let url = match url {
+        "env" => crate::config::Servers::from_env()?.database_url.ok_or_else(no_address)?,
+        url => url.to_owned(),
+    };
+    let pool = connect(&url).await.context("cannot connect to the database")?;
     chain::migrate(&pool).await.context("cannot prepare the database")?;
     let mut progress = output.progress("loading blocks", spec.blocks);
-    let report = synthetic::load(&pool, spec, |done| progress.set(done)).await?;
+    let report = synthetic::load(&pool, spec, |done| progress.set(done)).await.map_err(not_generated)?;
     progress.finish();
     output.result(
         &format!("loaded {} blocks, {} transactions, {} events", report.blocks, report.transactions, report.events),

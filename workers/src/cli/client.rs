@@ -17,8 +17,13 @@ pub(crate) struct ClientArgs {
     #[command(flatten)]
     dir: DataDirArgs,
     /// Address of the service; by default the one that runs on the data directory.
-    #[arg(long, env = "SNAPSHOTS_URL", value_name = "URL")]
+    #[arg(long, env = "SNAPSHOTS_URL", value_name = "URL", value_parser = service_url)]
     url: Option<String>,
+}
+
+fn service_url(text: &str) -> Result<String, String> {
+    let good = url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if good { Ok(text.to_owned()) } else { Err("an address looks like http://127.0.0.1:3900".into()) }
 }
 
 /// A service's API.
@@ -33,7 +38,8 @@ impl Client {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => Found::read(&args.dir.path())?.url,
         };
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).read_timeout(Duration::from_secs(60)).build()?;
+        let http =
+            reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).read_timeout(Duration::from_secs(60)).build()?;
         Ok(Self { http, base })
     }
 
@@ -90,5 +96,18 @@ async fn checked(response: Response) -> Result<Response, Failure> {
     let path = response.url().path().to_owned();
     let problem: Value = response.json().await.unwrap_or_default();
     let detail = problem["detail"].as_str().map_or_else(|| format!("{path} answered {status}"), str::to_owned);
-    Err(Failure::new(exit, detail))
+    let failure = Failure::new(exit, detail);
+    Err(match hint(exit) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    })
+}
+
+fn hint(exit: Exit) -> Option<&'static str> {
+    match exit {
+        Exit::NotFound => Some("`snapshots list` shows what is published"),
+        Exit::Conflict => Some("wait for it to end; `snapshots list` shows the snapshot once it is published"),
+        Exit::Unreachable => Some("try again shortly; the service's log says more"),
+        _ => None,
+    }
 }

@@ -1,6 +1,7 @@
 //! `snapshots download`: the archive of a snapshot, resumed where it stopped, and checked.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -14,11 +15,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{Client, ClientArgs};
 use super::show;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, classify};
 use crate::output::{Output, Progress, bytes};
 
 /// How often a cut connection is taken up again without a byte of progress.
 const TRIES: u32 = 5;
+/// Half of the wait before the second try; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(crate) struct DownloadArgs {
@@ -67,14 +70,17 @@ async fn fetch(client: &Client, manifest: &Manifest, part: &Path, output: Output
         if have >= manifest.size_bytes {
             break;
         }
-        let failed = append(client, &url, (&mut file, have), &mut etag, &mut progress).await.err();
+        let appended = append(client, &url, (&mut file, have), &mut etag, &mut progress).await;
         file.flush().await?;
         let got = file.metadata().await?.len() > have;
         idle = if got { 0 } else { idle + 1 };
-        if let Some(error) = failed.filter(|_| idle >= TRIES) {
+        let error = appended.err().unwrap_or_else(|| Failure::new(Exit::Unreachable, "the server sends nothing").into());
+        if idle >= TRIES || classify(&error).0 != Exit::Unreachable {
             return Err(error.context("the download stopped; run the same command again to go on"));
         }
-        anyhow::ensure!(idle < TRIES, "the server sends nothing; run the same command again to go on");
+        if idle > 0 {
+            tokio::time::sleep(PAUSE * 2_u32.pow(idle)).await;
+        }
     }
     progress.finish();
     Ok(())
@@ -94,7 +100,10 @@ async fn append(
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
     let response = client.open(url, have, etag.as_deref()).await?;
-    anyhow::ensure!(have == 0 || response.status() == reqwest::StatusCode::PARTIAL_CONTENT, "the server ignores ranges");
+    if have > 0 && response.status() != reqwest::StatusCode::PARTIAL_CONTENT {
+        let failure = Failure::new(Exit::Failed, "the server ignores ranges, so the download cannot be resumed");
+        return Err(failure.hint("delete the .part file and download again").into());
+    }
     *etag = response.headers().get(reqwest::header::ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut done = have;
     let mut body = response.bytes_stream();

@@ -29,7 +29,8 @@ pub(crate) async fn run(args: IngestArgs, output: Output) -> anyhow::Result<()> 
     };
     let missing = args.files.iter().find(|file| !file.exists());
     if let Some(file) = missing {
-        return Err(Failure::new(Exit::NotFound, format!("there is no file {}", file.display())).into());
+        let failure = Failure::new(Exit::NotFound, format!("there is no file {}", file.display()));
+        return Err(failure.hint("name recordings that exist; `snapshots chain generate --out FILE` makes one").into());
     }
     let pool = connect(&url).await.context("cannot connect to the indexed database (DATABASE_URL)")?;
     chain::migrate(&pool).await.context("cannot prepare the indexed database")?;

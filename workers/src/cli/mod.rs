@@ -14,10 +14,11 @@ mod signals;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
 /// Cut, publish, prove and restore snapshots of a Secondlayer indexer's database.
@@ -58,10 +59,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return not_understood(&error),
     };
     log(cli.json);
     let output = Output::new(cli.json);
@@ -73,6 +71,28 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ExitCode::from(output.error(&error) as u8),
     }
+}
+
+/// Help and the version are no failure; all else is, and a program that asked for JSON gets its last line.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if !std::env::args_os().any(|arg| arg == "--json") {
+        let _ = error.print();
+        return ExitCode::from(Exit::Usage as u8);
+    }
+    let message = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing".to_owned(),
+        _ => {
+            let text = error.to_string();
+            let said = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+            said.split_whitespace().collect::<Vec<_>>().join(" ")
+        }
+    };
+    let failure = Failure::new(Exit::Usage, message).hint("`snapshots --help` and `snapshots <command> --help` explain the arguments");
+    ExitCode::from(Output::new(true).error(&failure.into()) as u8)
 }
 
 async fn run(command: Command, output: Output) -> anyhow::Result<()> {

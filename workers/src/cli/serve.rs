@@ -14,13 +14,30 @@ pub(crate) struct ServeArgs {
     service: ServiceArgs,
 }
 
+/// Starts a service, or nothing if a signal comes meanwhile: half a start would leave a database server behind, so it is
+/// finished and then undone, unless a second signal insists.
+pub(super) async fn start(
+    args: &ServiceArgs,
+    servers: &Servers,
+    keep: Keep,
+    signals: &mut Signals,
+) -> anyhow::Result<Option<Service>> {
+    let mut starting = std::pin::pin!(Service::start(args, servers, keep));
+    tokio::select! {
+        started = &mut starting => return started.map(Some),
+        () = signals.next() => {}
+    }
+    tokio::select! {
+        started = &mut starting => started?.stop(signals.next()).await,
+        () = signals.next() => {}
+    }
+    Ok(None)
+}
+
 pub(crate) async fn run(args: ServeArgs, output: Output) -> anyhow::Result<()> {
     let servers = Servers::from_env()?;
     let mut signals = Signals::listen()?;
-    let service = tokio::select! {
-        started = Service::start(&args.service, &servers, Keep::Lasting) => started?,
-        () = signals.next() => return Ok(()),
-    };
+    let Some(service) = start(&args.service, &servers, Keep::Lasting, &mut signals).await? else { return Ok(()) };
     output.result(
         &format!("serving {} from {}", service.url, service.dir().display()),
         &json!({ "url": service.url, "dataDir": service.dir() }),

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use snapshot::store::{Store, StoreConfig, StoreError};
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use workflows::services::{Services, Settings};
 
 use crate::config::{Servers, ServiceArgs};
-use crate::embedded::data_dir::DataDir;
-use crate::embedded::discover::{self, PgBin};
-use crate::embedded::postgres::{Durability, EmbeddedPostgres, PostgresOptions};
+use crate::embedded::data_dir::{DataDir, DataDirError};
+use crate::embedded::discover::{self, DiscoverError, PgBin};
+use crate::embedded::lock::LockError;
+use crate::embedded::postgres::{Durability, EmbeddedPostgres, PostgresError, PostgresOptions};
 use crate::embedded::s3::EmbeddedS3;
 use crate::exit::{Exit, Failure};
 
@@ -20,6 +21,8 @@ use crate::exit::{Exit, Failure};
 const BUCKET: &str = "snapshots";
 /// Connections to each database: two cutting steps, the verifier, the API, and room.
 const CONNECTIONS: u32 = 16;
+/// How long a database may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether data stays after the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +51,10 @@ impl Backends {
             Keep::Lasting => DataDir::open(&args.dir.path()),
             Keep::Nothing => DataDir::ephemeral(),
         }
-        .map_err(|error| Failure::caused(Exit::Conflict, "cannot open the data directory", error))?;
+        .map_err(no_directory)?;
         let durability = if keep == Keep::Lasting { Durability::Durable } else { Durability::Ephemeral };
         let named = args.source.pg_bin.as_deref();
-        let pg_bin = discover::find(named, &dir.postgres_dir()).map_err(|error| Failure::new(Exit::Failed, format!("{error}")))?;
+        let pg_bin = discover::find(named, &dir.postgres_dir()).map_err(no_programs)?;
         let postgres = match &servers.database_url {
             Some(_) => None,
             None => Some(start_postgres(&dir, named, durability).await?),
@@ -77,9 +80,11 @@ impl Backends {
     /// Connects, migrates, and checks that everything answers.
     pub(super) async fn services(&self, settings: Settings) -> anyhow::Result<Services> {
         let indexed = connect(&self.database_url).await.context("cannot connect to the indexed database (DATABASE_URL)")?;
-        let control = engine::control_pool(&self.control_database_url, CONNECTIONS)
-            .await
-            .context("cannot connect to the control database (CONTROL_DATABASE_URL, by default DATABASE_URL)")?;
+        let cannot = "cannot connect to the control database (CONTROL_DATABASE_URL, by default DATABASE_URL)";
+        if self.control_database_url != self.database_url {
+            probe(&engine::control_pool_options(&self.control_database_url)?).await.context(cannot)?;
+        }
+        let control = engine::control_pool(&self.control_database_url, CONNECTIONS).await.context(cannot)?;
         chain::migrate(&indexed).await.context("cannot prepare the indexed database")?;
         engine::migrate(&control).await.context("cannot prepare the control database")?;
         let store = Store::new(&self.store);
@@ -112,7 +117,45 @@ async fn start_postgres(dir: &DataDir, pg_bin: Option<&Path>, durability: Durabi
     let mut options = PostgresOptions::new(dir.postgres_dir());
     options.pg_bin = pg_bin.map(Path::to_owned);
     options.durability = durability;
-    EmbeddedPostgres::start(options).await.context("cannot start a private PostgreSQL")
+    Ok(EmbeddedPostgres::start(options).await.map_err(no_postgres)?)
+}
+
+fn no_directory(error: DataDirError) -> Failure {
+    let (exit, hint) = match &error {
+        DataDirError::Lock(LockError::InUse { .. }) => {
+            (Exit::Conflict, "`snapshots list` and the others use that service already")
+        }
+        DataDirError::Lock(LockError::Io { source, .. }) | DataDirError::Unusable { source, .. } => {
+            (of_file(source), "--data-dir (SNAPSHOTS_DATA_DIR) must be a directory that this user can write")
+        }
+    };
+    Failure::caused(exit, "cannot open the data directory", error).hint(hint)
+}
+
+fn no_programs(error: DiscoverError) -> Failure {
+    let exit = match error {
+        DiscoverError::NotInstalled { .. } | DiscoverError::Incomplete { .. } => Exit::NotFound,
+        DiscoverError::OtherVersion { .. } => Exit::Refused,
+        DiscoverError::NoVersion(_) => Exit::Failed,
+    };
+    Failure::caused(exit, "cannot use PostgreSQL's programs", error).hint("set DATABASE_URL to use a server of your own")
+}
+
+fn no_postgres(error: PostgresError) -> Failure {
+    let exit = match &error {
+        PostgresError::Account(_) | PostgresError::OtherOwner { .. } => Exit::Auth,
+        PostgresError::Discover(_) => Exit::NotFound,
+        PostgresError::File { source, .. } | PostgresError::Run { source, .. } => of_file(source),
+        _ => Exit::Failed,
+    };
+    Failure::caused(exit, "cannot start a private PostgreSQL", error).hint("or set DATABASE_URL to use a server of your own")
+}
+
+fn of_file(error: &std::io::Error) -> Exit {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Exit::Auth,
+        _ => Exit::Failed,
+    }
 }
 
 async fn stop_postgres(postgres: Option<EmbeddedPostgres>) {
@@ -137,16 +180,25 @@ fn store_config(s3: &EmbeddedS3) -> StoreConfig {
 /// # Errors
 /// A bad URL, or a database that does not answer within ten seconds.
 pub async fn connect(url: &str) -> sqlx::Result<PgPool> {
-    let options: sqlx::postgres::PgConnectOptions = url.parse()?;
+    let options: PgConnectOptions = url.parse()?;
+    probe(&options).await?;
     PgPoolOptions::new()
         .max_connections(CONNECTIONS)
-        .acquire_timeout(Duration::from_secs(10))
+        .acquire_timeout(PATIENCE)
         .connect_with(options.application_name("snapshots"))
         .await
 }
 
+/// One connection first: a pool waits for a server that is not there, and then cannot say why it was not.
+async fn probe(options: &PgConnectOptions) -> sqlx::Result<()> {
+    let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within ten seconds"));
+    let connection = tokio::time::timeout(PATIENCE, PgConnection::connect_with(options)).await.map_err(late)??;
+    connection.close().await
+}
+
 fn bucket_failure(config: &StoreConfig, error: StoreError) -> Failure {
-    let exit = match error {
+    let exit = match &error {
+        StoreError::Refused { code, .. } if code == "NoSuchBucket" => Exit::NotFound,
         StoreError::Refused { .. } => Exit::Auth,
         _ => Exit::Unreachable,
     };

@@ -54,10 +54,7 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let keep = if args.ephemeral { Keep::Nothing } else { Keep::Lasting };
     output.say("starting PostgreSQL, the bucket and the service …");
-    let service = tokio::select! {
-        started = Service::start(&args.service, &servers, keep) => started?,
-        () = signals.next() => return Err(interrupted()),
-    };
+    let Some(service) = super::serve::start(&args.service, &servers, keep, &mut signals).await? else { return Err(interrupted()) };
     let shown = tokio::select! {
         shown = show(&args, &service, output) => shown,
         () = signals.next() => Err(interrupted()),
