@@ -3,10 +3,20 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+mod api_objects;
+mod api_observer;
+mod api_problems;
 mod archive_restore;
 mod chain_decode;
 mod chain_genuine;
 mod chain_ingest;
+mod cli_bad_servers;
+mod cli_chain;
+mod cli_client;
+mod cli_disk_full;
+mod cli_download;
+mod cli_stop;
+mod demo_whole;
 mod embedded_child;
 mod embedded_postgres;
 mod embedded_s3;

@@ -4,15 +4,19 @@
 //! test brings its own runtime; the data directory is ephemeral, so its watchdog ends and deletes everything.
 #![expect(dead_code, unused_imports, reason = "not every helper has a test yet; take this line away once each has")]
 mod bucket;
+mod cli;
 mod database;
 mod files;
+mod home;
 mod servers;
 mod service;
 mod stock;
 mod wait;
 
 pub(crate) use bucket::{TestBucket, bucket};
+pub(crate) use cli::{Ran, bare_command, run};
 pub(crate) use database::{TestDatabase, database};
+pub(crate) use home::{Home, home};
 pub(crate) use files::{pg_bin, psql_file, shared_data, snapshots_binary};
 pub(crate) use wait::wait_until;
 pub(crate) use service::{ServiceProcess, Site, site, site_with_chain};

@@ -1,8 +1,11 @@
 //! A real `snapshots serve` process on the test's own database and bucket.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use snapshot::manifest::Manifest;
 use tempfile::TempDir;
@@ -10,8 +13,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::bucket::{TestBucket, bucket};
+use super::cli::bare_command;
 use super::database::{TestDatabase, database};
-use super::files::{pg_bin, snapshots_binary};
 use super::wait::wait_until;
 
 /// How long anything may take before a test says it hangs.
@@ -23,12 +26,13 @@ pub(crate) struct Site {
     pub(crate) bucket: TestBucket,
     pub(crate) dir: TempDir,
     flags: Vec<String>,
+    embedded_bucket: bool,
 }
 
 /// A site whose database is empty.
 pub(crate) async fn site() -> Site {
     let dir = tempfile::tempdir().unwrap();
-    Site { database: database().await, bucket: bucket().await, dir, flags: Vec::new() }
+    Site { database: database().await, bucket: bucket().await, dir, flags: Vec::new(), embedded_bucket: false }
 }
 
 /// A site with a synthetic chain of network mainnet.
@@ -36,7 +40,8 @@ pub(crate) async fn site_with_chain(blocks: u64) -> Site {
     let site = site().await;
     let pool = site.database.pool().await;
     chain::migrate(&pool).await.unwrap();
-    let spec = chain::synthetic::Spec { blocks, seed: 7, profile: chain::synthetic::Profile::Nakamoto, network: "mainnet".into() };
+    let spec =
+        chain::synthetic::Spec { blocks, seed: 7, profile: chain::synthetic::Profile::Nakamoto, network: "mainnet".into() };
     chain::synthetic::load(&pool, &spec, |_| {}).await.unwrap();
     pool.close().await;
     site
@@ -49,22 +54,27 @@ impl Site {
         self
     }
 
+    /// Services of this site keep their bucket in the site's directory and serve its objects themselves.
+    pub(crate) fn with_embedded_bucket(mut self) -> Self {
+        self.embedded_bucket = true;
+        self
+    }
+
     /// A command of the binary with this site's servers in its environment.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(snapshots_binary());
+        let mut command = bare_command(&[]);
+        command.env("DATABASE_URL", self.database.url()).env("SNAPSHOTS_DATA_DIR", self.dir.path());
+        if self.embedded_bucket {
+            return command;
+        }
         let config = self.bucket.config();
         command
-            .env("DATABASE_URL", self.database.url())
             .env("S3_ENDPOINT", self.bucket.endpoint())
             .env("S3_BUCKET", &config.bucket)
             .env("AWS_REGION", &config.region)
             .env("AWS_ACCESS_KEY_ID", &config.access_key)
             .env("AWS_SECRET_ACCESS_KEY", &config.secret_key)
-            .env("PUBLIC_BASE_URL", "https://snapshots.example")
-            .env("SNAPSHOTS_PG_BIN", pg_bin())
-            .env("SNAPSHOTS_DATA_DIR", self.dir.path())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+            .env("PUBLIC_BASE_URL", "https://snapshots.example");
         command
     }
 
@@ -75,9 +85,14 @@ impl Site {
         ServiceProcess::start(command).await
     }
 
+    /// Where the objects lie as plain files, each under its key.
+    pub(crate) fn objects(&self) -> PathBuf {
+        if self.embedded_bucket { self.dir.path().join("s3/objects/snapshots") } else { self.bucket.root() }
+    }
+
     /// Keys of all objects in the bucket, sorted.
     pub(crate) fn keys(&self) -> Vec<String> {
-        let root = self.bucket.root();
+        let root = self.objects();
         let mut keys = Vec::new();
         let mut dirs = vec![root.clone()];
         while let Some(dir) = dirs.pop() {
@@ -171,10 +186,14 @@ impl ServiceProcess {
         self.child.kill().await.unwrap();
     }
 
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().unwrap().cast_signed()), signal).unwrap();
+    }
+
     /// SIGTERM, and the exit status.
     pub(crate) async fn terminate(mut self) -> std::process::ExitStatus {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().unwrap().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         self.child.wait().await.unwrap()
     }
 }

@@ -1,0 +1,128 @@
+//! `download`: complete, resumed where it stopped, checked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use snapshot::key::Key;
+use snapshot::manifest::Manifest;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Ran, ServiceProcess, Site, bare_command, run, site_with_chain};
+
+async fn published() -> (Site, ServiceProcess, Manifest, Vec<u8>) {
+    let site = site_with_chain(1_000).await.with_embedded_bucket();
+    let service = site.serve().await;
+    let manifest = service.cut().await;
+    let archive = std::fs::read(site.objects().join(Key::Archive(manifest.path()).to_string())).unwrap();
+    (site, service, manifest, archive)
+}
+
+async fn download(url: &str, dir: &Path) -> Ran {
+    run(bare_command(&["download", "--json", "--url", url, "--output-dir"]).arg(dir)).await
+}
+
+/// Passes connections on to the service, cuts each after so many bytes of answer, and counts those.
+struct Proxy {
+    url: String,
+    passed: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    async fn start(service: &ServiceProcess, cut_after: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (target, passed) = (service.url.strip_prefix("http://").unwrap().to_owned(), Arc::new(AtomicU64::new(0)));
+        let counter = Arc::clone(&passed);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, target.clone(), cut_after, Arc::clone(&counter)));
+            }
+        });
+        Self { url, passed }
+    }
+
+    fn passed(&self) -> u64 {
+        self.passed.swap(0, Ordering::SeqCst)
+    }
+}
+
+async fn pass(client: TcpStream, target: String, cut_after: u64, passed: Arc<AtomicU64>) -> std::io::Result<()> {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (from_service, mut to_service) = TcpStream::connect(target).await?.into_split();
+    let asking = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_service).await });
+    let mut limited = tokio::io::AsyncReadExt::take(from_service, cut_after);
+    passed.fetch_add(tokio::io::copy(&mut limited, &mut to_client).await?, Ordering::SeqCst);
+    asking.abort();
+    to_client.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_lands_whole_where_it_was_asked_to_and_is_not_fetched_twice() {
+    let (site, service, manifest, archive) = published().await;
+    let user = tempfile::tempdir().unwrap();
+    let deep = user.path().join("a/b");
+    let result = download(&service.url, &deep).await.result();
+    let path = PathBuf::from(result["path"].as_str().unwrap());
+    assert_eq!(path, deep.join(manifest.path().archive_name()));
+    assert_eq!((result["checksum"].as_str(), std::fs::read(&path).unwrap()), (Some(manifest.checksum.as_str()), archive.clone()));
+    assert_eq!(std::fs::read_dir(&deep).unwrap().count(), 1, "nothing else is left");
+
+    let proxy = Proxy::start(&service, u64::MAX).await;
+    download(&proxy.url, &deep).await.result();
+    assert!(proxy.passed() < manifest.size_bytes / 2, "the archive was fetched again");
+    std::fs::write(&path, "something else").unwrap();
+    download(&service.url, &deep).await.error_with(5, &["damaged", "delete it"]);
+    assert_eq!(std::fs::read(&path).unwrap(), b"something else", "a file of the user was changed");
+
+    let dir = user.path().join("c");
+    let mut command = bare_command(&["download", &manifest.snapshot_id, "-o"]);
+    let said = run(command.arg(&dir).args(["--data-dir", site.dir.path().to_str().unwrap()])).await;
+    assert!(said.code == Some(0) && said.stdout.contains("tar --zstd -xf"), "{}{}", said.stdout, said.stderr);
+    run(bare_command(&["download", "1999-01-01", "--json", "--url", &service.url])).await.error_with(4, &["1999-01-01"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_stopped_fetches_only_the_rest() {
+    let (_site, service, manifest, archive) = published().await;
+    let user = tempfile::tempdir().unwrap();
+    let part = user.path().join(format!("{}.part", manifest.path().archive_name()));
+    let have = archive.len() * 9 / 10;
+    std::fs::write(&part, &archive[..have]).unwrap();
+    let proxy = Proxy::start(&service, u64::MAX).await;
+    let manifest_bytes = reqwest::get(format!("{}/snapshots/latest", service.url)).await.unwrap().bytes().await.unwrap().len();
+    let result = download(&proxy.url, user.path()).await.result();
+    let (rest, passed) = (archive.len() - have, usize::try_from(proxy.passed()).unwrap());
+    assert!((rest + manifest_bytes..rest + manifest_bytes + 4_000).contains(&passed), "{passed} bytes for a rest of {rest}");
+    assert!(std::fs::read(result["path"].as_str().unwrap()).unwrap() == archive);
+    assert!(!part.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_again_and_again_still_ends_in_the_whole_archive() {
+    let (_site, service, manifest, archive) = published().await;
+    let user = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&service, (manifest.size_bytes / 3).max(20_000)).await;
+    let result = download(&proxy.url, user.path()).await.result();
+    assert!(std::fs::read(result["path"].as_str().unwrap()).unwrap() == archive);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_beginning_is_found_before_the_file_gets_its_name() {
+    let (_site, service, manifest, archive) = published().await;
+    let user = tempfile::tempdir().unwrap();
+    let name = manifest.path().archive_name();
+    let part = user.path().join(format!("{name}.part"));
+    let mut damaged = archive[..archive.len() / 2].to_vec();
+    damaged[100] ^= 1;
+    let mut long = archive.clone();
+    long.push(0);
+    for beginning in [damaged, long] {
+        std::fs::write(&part, beginning).unwrap();
+        download(&service.url, user.path()).await.error_with(5, &["damaged", "delete it and download again"]);
+        assert!(!user.path().join(&name).exists());
+    }
+    std::fs::remove_file(&part).unwrap();
+    download(&service.url, user.path()).await.result();
+}
