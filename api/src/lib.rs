@@ -1,9 +1,11 @@
 //! HTTP in, JSON out.
 //!
-//! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key; whatever changes something is
-//! open only because the service refuses to listen beyond loopback until authentication exists.
+//! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key; whatever changes something needs one
+//! with scope operator, unless the service listens on loopback alone.
 
 mod name;
+pub mod auth;
+mod page;
 mod problem;
 mod range;
 mod routes;
@@ -38,6 +40,7 @@ pub fn router(state: ApiState) -> Router {
     if state.delivery == Delivery::Service {
         all = all.merge(routes::objects::router());
     }
+    let all = all.layer(axum::middleware::from_fn_with_state(state.clone(), auth::guard));
     all.with_state(state)
 }
 

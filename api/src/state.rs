@@ -2,6 +2,8 @@
 
 use workflows::services::Services;
 
+use crate::auth::Access;
+
 /// Who serves the bytes of public objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
@@ -20,4 +22,6 @@ pub struct ApiState {
     pub engine: engine::Client,
     /// Who serves objects.
     pub delivery: Delivery,
+    /// Whether changing something needs a key.
+    pub access: Access,
 }

@@ -6,6 +6,7 @@ mod support;
 mod api_objects;
 mod api_observer;
 mod api_problems;
+mod api_keys;
 mod archive_restore;
 mod chain_decode;
 mod chain_genuine;

@@ -48,7 +48,8 @@ pub struct ServiceArgs {
     #[command(flatten)]
     /// Its directory.
     pub dir: DataDirArgs,
-    /// Address of the API; only loopback is accepted until authentication exists. Port 0 takes a free one.
+    /// Address of the API. Beyond loopback whatever changes something needs a key (`snapshots api-key create`), and the ingest role
+    /// is refused. Port 0 takes a free one.
     #[arg(long, env = "SNAPSHOTS_LISTEN", default_value = "127.0.0.1:3900", value_name = "ADDR")]
     pub listen: SocketAddr,
     #[command(flatten)]

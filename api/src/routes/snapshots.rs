@@ -5,20 +5,18 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use snapshot::key::{Key, SnapshotPath};
 use snapshot::manifest::{Pointer, Pointers};
 use workflows::catalog::{self, SnapshotRow};
 
 use crate::name::is_plain;
+use crate::page::{self, Limit, Page};
 use crate::problem::Problem;
 use crate::state::ApiState;
 
 pub(crate) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/snapshots", get(list))
-        .route("/snapshots/latest", get(latest))
-        .route("/snapshots/{id}", get(one))
+    Router::new().route("/snapshots", get(list)).route("/snapshots/latest", get(latest)).route("/snapshots/{id}", get(one))
 }
 
 #[derive(Deserialize)]
@@ -28,36 +26,15 @@ struct ListQuery {
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    data: Vec<SnapshotRow>,
-    next_cursor: Option<String>,
-    has_more: bool,
-}
-
-async fn list(State(state): State<ApiState>, Query(query): Query<ListQuery>) -> Result<Json<Page>, Problem> {
-    let limit = query.limit.unwrap_or(50);
+async fn list(State(state): State<ApiState>, Query(query): Query<ListQuery>) -> Result<Json<Page<SnapshotRow>>, Problem> {
+    let limit = Limit::of(query.limit)?;
     if query.network.as_deref().is_some_and(|network| !is_plain(network)) {
         return Err(Problem::bad_request("VALIDATION_ERROR", "network is a name such as mainnet"));
     }
-    if !(1..=1000).contains(&limit) {
-        return Err(Problem::bad_request("VALIDATION_ERROR", "limit must be between 1 and 1000"));
-    }
-    let after = query.cursor.as_deref().map(decode_cursor).transpose()?;
+    let after = query.cursor.as_deref().map(page::place).transpose()?;
     let db = &state.services.control;
-    let mut data = catalog::published(db, query.network.as_deref(), after, limit + 1).await?;
-    let has_more = data.len() as i64 > limit;
-    data.truncate(usize::try_from(limit).unwrap_or_default());
-    let next_cursor = data.last().filter(|_| has_more).map(|row| hex::encode(format!("{}/{}", row.network, row.id)));
-    Ok(Json(Page { data, next_cursor, has_more }))
-}
-
-fn decode_cursor(cursor: &str) -> Result<(String, String), Problem> {
-    let bad = || Problem::bad_request("VALIDATION_ERROR", "this cursor is not one that GET /snapshots gave out");
-    let text = String::from_utf8(hex::decode(cursor).map_err(|_| bad())?).map_err(|_| bad())?;
-    let (network, id) = text.split_once('/').filter(|(network, id)| is_plain(network) && is_plain(id)).ok_or_else(bad)?;
-    Ok((network.to_owned(), id.to_owned()))
+    let rows = catalog::published(db, query.network.as_deref(), after, limit.and_one_more()).await?;
+    Ok(Json(Page::of(rows, limit, |row| format!("{}/{}", row.network, row.id))))
 }
 
 #[derive(Deserialize)]
@@ -88,15 +65,20 @@ pub(crate) async fn pointer_of(state: &ApiState, network: &str) -> Result<Pointe
 }
 
 async fn only_pointer(state: &ApiState) -> Result<Pointer, Problem> {
-    let none = || Problem::not_found("SNAPSHOT_NOT_FOUND", "no snapshot has been published yet; start one with `snapshots create`");
+    let none =
+        || Problem::not_found("SNAPSHOT_NOT_FOUND", "no snapshot has been published yet; start one with `snapshots create`");
     let (bytes, _) = state.services.store.get(&Key::LatestOfAll).await?.ok_or_else(none)?;
-    let all: Pointers = serde_json::from_slice(&bytes).map_err(|error| Problem::unavailable("latest.json cannot be read", &error))?;
+    let all: Pointers =
+        serde_json::from_slice(&bytes).map_err(|error| Problem::unavailable("latest.json cannot be read", &error))?;
     let networks = all.networks.keys().cloned().collect::<Vec<_>>().join(", ");
     let mut pointers = all.networks.into_values();
     match (pointers.next(), pointers.next()) {
         (Some(only), None) => Ok(only),
         (None, _) => Err(none()),
-        _ => Err(Problem::bad_request("VALIDATION_ERROR", format!("several networks are published: add ?network= one of {networks}"))),
+        _ => Err(Problem::bad_request(
+            "VALIDATION_ERROR",
+            format!("several networks are published: add ?network= one of {networks}"),
+        )),
     }
 }
 
@@ -121,7 +103,8 @@ async fn one(
         _ => return Err(Problem::bad_request("VALIDATION_ERROR", "several networks have a snapshot of this id: add ?network=")),
     };
     let sha256 = row.manifest_sha256.clone().unwrap_or_default();
-    answer_manifest(&state, SnapshotPath::new(&row.network, &row.id), &sha256, "public, max-age=31536000, immutable", &headers).await
+    answer_manifest(&state, SnapshotPath::new(&row.network, &row.id), &sha256, "public, max-age=31536000, immutable", &headers)
+        .await
 }
 
 async fn answer_manifest(

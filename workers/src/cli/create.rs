@@ -47,7 +47,7 @@ pub(crate) async fn run(args: CreateArgs, output: Output) -> anyhow::Result<()> 
 }
 
 /// Waits for the end of a run and returns it.
-async fn follow(client: &Client, run: &str, output: Output) -> anyhow::Result<Value> {
+pub(crate) async fn follow(client: &Client, run: &str, output: Output) -> anyhow::Result<Value> {
     let mut progress = output.progress("waiting for a worker", 0);
     loop {
         let shown: Value = client.get(&format!("/runs/{run}")).await?;

@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod api_key;
 mod chain;
 mod client;
 mod create;
@@ -8,6 +9,7 @@ mod download;
 mod ingest;
 mod list;
 mod migrate;
+mod run;
 mod serve;
 mod show;
 mod signals;
@@ -45,8 +47,14 @@ enum Command {
     /// Synthetic chains.
     #[command(subcommand)]
     Chain(chain::ChainCommand),
+    /// Keys for the API; they are in the database that CONTROL_DATABASE_URL or DATABASE_URL names.
+    #[command(subcommand)]
+    ApiKey(api_key::ApiKeyCommand),
     /// Cut a snapshot now.
     Create(create::CreateArgs),
+    /// Runs of workflows: start, list, show, watch, cancel.
+    #[command(subcommand)]
+    Run(run::RunCommand),
     /// List published snapshots.
     List(list::ListArgs),
     /// Show one snapshot.
@@ -102,7 +110,9 @@ async fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Migrate => migrate::run(output).await,
         Command::Ingest(args) => ingest::run(args, output).await,
         Command::Chain(command) => chain::run(command, output).await,
+        Command::ApiKey(command) => api_key::run(command, output).await,
         Command::Create(args) => create::run(args, output).await,
+        Command::Run(command) => run::run(command, output).await,
         Command::List(args) => list::run(args, output).await,
         Command::Show(args) => show::run(args, output).await,
         Command::Download(args) => download::run(args, output).await,

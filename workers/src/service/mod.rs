@@ -6,11 +6,11 @@
 mod backends;
 mod found;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::auth::Access;
 use api::{ApiState, Delivery};
 use axum::Router;
 use chain::Ingest;
@@ -49,9 +49,9 @@ impl Service {
     /// # Errors
     /// The first thing that is not as it must be, with what to do about it; what was started before is stopped.
     pub async fn start(args: &ServiceArgs, servers: &Servers, keep: Keep) -> anyhow::Result<Self> {
-        refuse_open_address(args.listen)?;
+        let access = access(args)?;
         let backends = Backends::open(args, servers, keep).await?;
-        match Self::with_backends(args, servers, &backends).await {
+        match Self::with_backends(args, servers, &backends, access).await {
             Ok(running) => Ok(running.into_service(backends)),
             Err(error) => {
                 backends.close().await;
@@ -60,7 +60,7 @@ impl Service {
         }
     }
 
-    async fn with_backends(args: &ServiceArgs, servers: &Servers, backends: &Backends) -> anyhow::Result<Running> {
+    async fn with_backends(args: &ServiceArgs, servers: &Servers, backends: &Backends, access: Access) -> anyhow::Result<Running> {
         let bind = TcpListener::bind(args.listen).await.map_err(|error| {
             let failure = Failure::caused(Exit::Conflict, format!("cannot listen on {}", args.listen), error);
             failure.hint("another service may run there: choose another address with --listen, or port 0 for a free one")
@@ -85,7 +85,8 @@ impl Service {
                 }
             }));
         }
-        let routes = routes(args, &services, client.clone(), delivery);
+        let state = ApiState { services: services.clone(), engine: client.clone(), delivery, access };
+        let routes = routes(args, state);
         let listener = CancellationToken::new();
         tasks.push(tokio::spawn(listen(bind, routes, listener.clone())));
         Found { url: url.clone(), pid: std::process::id() }.write(backends.dir())?;
@@ -141,13 +142,17 @@ impl Running {
     }
 }
 
-/// Whatever can change something is open to everybody who can reach the port.
-fn refuse_open_address(listen: SocketAddr) -> Result<(), Failure> {
-    if listen.ip().is_loopback() {
-        return Ok(());
+/// A node posts its blocks without a key, so whoever reaches the ingest role can write the chain tables.
+fn access(args: &ServiceArgs) -> Result<Access, Failure> {
+    if args.listen.ip().is_loopback() {
+        return Ok(Access::Loopback);
     }
-    let failure = Failure::new(Exit::Refused, format!("refusing to listen on {listen}: the API has no authentication yet"));
-    Err(failure.hint("listen on 127.0.0.1 and put a reverse proxy that authenticates in front"))
+    if args.has(Role::Ingest) {
+        let message = format!("refusing to listen on {} with the ingest role, which takes blocks without authentication", args.listen);
+        let failure = Failure::new(Exit::Refused, message);
+        return Err(failure.hint("leave it out with --role api,worker and run it in a process of its own on loopback"));
+    }
+    Ok(Access::Keys)
 }
 
 fn engine_config() -> EngineConfig {
@@ -165,14 +170,14 @@ fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {
     }
 }
 
-fn routes(args: &ServiceArgs, services: &Services, engine: engine::Client, delivery: Delivery) -> Router {
+fn routes(args: &ServiceArgs, state: ApiState) -> Router {
     let mut routes = Router::new();
     if args.has(Role::Ingest) {
         let network = args.source.network.clone().unwrap_or_else(|| "mainnet".into());
-        routes = routes.merge(api::observer(Arc::new(Ingest::new(services.indexed.clone(), network))));
+        routes = routes.merge(api::observer(Arc::new(Ingest::new(state.services.indexed.clone(), network))));
     }
     if args.has(Role::Api) {
-        routes = routes.merge(api::router(ApiState { services: services.clone(), engine, delivery }));
+        routes = routes.merge(api::router(state));
     }
     api::finish(routes)
 }

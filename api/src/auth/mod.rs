@@ -1,0 +1,25 @@
+//! Who is asking, and what they may do.
+//!
+//! Invariant: a request that can change something reaches its handler only with an [`Actor`] that may, whichever route it is:
+//! the guard looks at the method, so a new route is closed until somebody opens it.
+
+mod guard;
+mod keys;
+mod scope;
+
+pub(crate) use guard::guard;
+pub use keys::{ApiKey, KeyError, NewKey, create, list, revoke};
+pub use scope::Scope;
+
+/// Whether requests need a key to change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The service listens on loopback alone: everybody who can reach it is trusted.
+    Loopback,
+    /// A key with the right scope is needed.
+    Keys,
+}
+
+/// Who did something, for the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor(pub String);
