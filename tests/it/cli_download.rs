@@ -1,15 +1,11 @@
 //! `download`: complete, resumed where it stopped, checked.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use snapshot::key::Key;
 use snapshot::manifest::Manifest;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Ran, ServiceProcess, Site, bare_command, run, site_with_chain};
+use crate::support::{Proxy, Ran, ServiceProcess, Site, bare_command, run, site_with_chain};
 
 async fn published() -> (Site, ServiceProcess, Manifest, Vec<u8>) {
     let site = site_with_chain(1_000).await.with_embedded_bucket();
@@ -23,41 +19,6 @@ async fn download(url: &str, dir: &Path) -> Ran {
     run(bare_command(&["download", "--json", "--url", url, "--output-dir"]).arg(dir)).await
 }
 
-/// Passes connections on to the service, cuts each after so many bytes of answer, and counts those.
-struct Proxy {
-    url: String,
-    passed: Arc<AtomicU64>,
-}
-
-impl Proxy {
-    async fn start(service: &ServiceProcess, cut_after: u64) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (target, passed) = (service.url.strip_prefix("http://").unwrap().to_owned(), Arc::new(AtomicU64::new(0)));
-        let counter = Arc::clone(&passed);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, target.clone(), cut_after, Arc::clone(&counter)));
-            }
-        });
-        Self { url, passed }
-    }
-
-    fn passed(&self) -> u64 {
-        self.passed.swap(0, Ordering::SeqCst)
-    }
-}
-
-async fn pass(client: TcpStream, target: String, cut_after: u64, passed: Arc<AtomicU64>) -> std::io::Result<()> {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (from_service, mut to_service) = TcpStream::connect(target).await?.into_split();
-    let asking = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_service).await });
-    let mut limited = tokio::io::AsyncReadExt::take(from_service, cut_after);
-    passed.fetch_add(tokio::io::copy(&mut limited, &mut to_client).await?, Ordering::SeqCst);
-    asking.abort();
-    to_client.shutdown().await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_lands_whole_where_it_was_asked_to_and_is_not_fetched_twice() {
     let (site, service, manifest, archive) = published().await;
@@ -69,7 +30,7 @@ async fn a_download_lands_whole_where_it_was_asked_to_and_is_not_fetched_twice()
     assert_eq!((result["checksum"].as_str(), std::fs::read(&path).unwrap()), (Some(manifest.checksum.as_str()), archive.clone()));
     assert_eq!(std::fs::read_dir(&deep).unwrap().count(), 1, "nothing else is left");
 
-    let proxy = Proxy::start(&service, u64::MAX).await;
+    let proxy = Proxy::start(&service.url, u64::MAX).await;
     download(&proxy.url, &deep).await.result();
     assert!(proxy.passed() < manifest.size_bytes / 2, "the archive was fetched again");
     std::fs::write(&path, "something else").unwrap();
@@ -90,7 +51,7 @@ async fn a_download_that_stopped_fetches_only_the_rest() {
     let part = user.path().join(format!("{}.part", manifest.path().archive_name()));
     let have = archive.len() * 9 / 10;
     std::fs::write(&part, &archive[..have]).unwrap();
-    let proxy = Proxy::start(&service, u64::MAX).await;
+    let proxy = Proxy::start(&service.url, u64::MAX).await;
     let manifest_bytes = reqwest::get(format!("{}/snapshots/latest", service.url)).await.unwrap().bytes().await.unwrap().len();
     let result = download(&proxy.url, user.path()).await.result();
     let (rest, passed) = (archive.len() - have, usize::try_from(proxy.passed()).unwrap());
@@ -103,7 +64,7 @@ async fn a_download_that_stopped_fetches_only_the_rest() {
 async fn a_connection_that_breaks_again_and_again_still_ends_in_the_whole_archive() {
     let (_site, service, manifest, archive) = published().await;
     let user = tempfile::tempdir().unwrap();
-    let proxy = Proxy::start(&service, (manifest.size_bytes / 3).max(20_000)).await;
+    let proxy = Proxy::start(&service.url, (manifest.size_bytes / 3).max(20_000)).await;
     let result = download(&proxy.url, user.path()).await.result();
     assert!(std::fs::read(result["path"].as_str().unwrap()).unwrap() == archive);
 }

@@ -3,15 +3,16 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+mod api_keys;
 mod api_objects;
 mod api_observer;
 mod api_problems;
-mod api_keys;
 mod archive_restore;
 mod chain_decode;
 mod chain_genuine;
 mod chain_ingest;
 mod cli_bad_servers;
+mod cli_bucket_gone;
 mod cli_chain;
 mod cli_client;
 mod cli_disk_full;

@@ -192,8 +192,13 @@ impl ServiceProcess {
     }
 
     /// SIGTERM, and the exit status.
-    pub(crate) async fn terminate(mut self) -> std::process::ExitStatus {
+    pub(crate) async fn terminate(self) -> std::process::ExitStatus {
         self.signal(Signal::SIGTERM);
-        self.child.wait().await.unwrap()
+        self.stopped().await
+    }
+
+    /// The exit status of a service that was told to stop.
+    pub(crate) async fn stopped(mut self) -> std::process::ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the service does not stop").unwrap()
     }
 }
