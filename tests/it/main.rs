@@ -25,6 +25,7 @@ mod embedded_s3;
 mod engine_faults;
 mod engine_operations;
 mod engine_runs;
+mod engine_schedules;
 mod engine_support;
 mod house_layout;
 mod snapshot_bad_input;

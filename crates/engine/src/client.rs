@@ -53,7 +53,7 @@ impl Client {
     /// # Errors
     /// See [`StartError`]; the transaction stays usable except after a database error.
     pub async fn start_in(&self, conn: &mut PgConnection, request: &StartRun) -> Result<RunId, StartError> {
-        start::start(conn, &self.catalog, request).await
+        start::start(conn, &self.catalog, request, None).await
     }
 
     /// Runs, newest first, at most `limit`.

@@ -183,6 +183,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
     fn sweeper(&self, registration: Arc<Registration>) -> Sweeper {
         Sweeper {
             pool: self.pool.clone(),
+            catalog: self.catalog.clone(),
             interval: self.config.sweep_interval,
             lease: self.config.lease,
             lost_after: self.config.doorbell_lost_after,

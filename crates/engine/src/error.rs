@@ -2,7 +2,10 @@
 //! causes, once, where the ledger or a log takes it.
 use std::error::Error;
 
-use crate::model::{RunId, RunState};
+use crate::{
+    crontab::CronError,
+    model::{RunId, RunState},
+};
 
 /// A cause of any type.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -154,6 +157,40 @@ pub enum PauseError {
     },
     /// The ledger could not be written.
     #[error("cannot write the pause to the control database")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Why a schedule was not changed or run. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    /// No schedule of this name.
+    #[error("there is no schedule `{name}`")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// Somebody paused it before.
+    #[error("schedule `{name}` is paused already: {reason}")]
+    AlreadyPaused {
+        /// The schedule.
+        name: String,
+        /// Why it is.
+        reason: String,
+    },
+    /// It is not paused.
+    #[error("schedule `{name}` is not paused")]
+    NotPaused {
+        /// The schedule.
+        name: String,
+    },
+    /// Its expression or time zone is not valid.
+    #[error(transparent)]
+    Cron(#[from] CronError),
+    /// Its run cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The control database failed.
+    #[error("cannot read or write the schedule in the control database")]
     Database(#[from] sqlx::Error),
 }
 

@@ -38,13 +38,13 @@ impl fmt::Display for StepId {
     }
 }
 
-/// Makes an enum whose members are lower-case words, in JSON, in text and in the ledger.
+/// Makes an enum whose members are words in snake case, in JSON, in text and in the ledger.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
-        #[serde(rename_all = "lowercase")]
-        #[sqlx(type_name = "text", rename_all = "lowercase")]
+        #[serde(rename_all = "snake_case")]
+        #[sqlx(type_name = "text", rename_all = "snake_case")]
         pub enum $name { $($(#[$vdoc])* $variant),+ }
 
         impl $name {
@@ -65,6 +65,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(crate) use words;
 
 words! {
     /// Where a run stands.
@@ -192,6 +194,10 @@ pub struct Run {
     pub cancel_requested_at: Option<DateTime<Utc>>,
     /// Why it failed, causes included.
     pub error: Option<String>,
+    /// The schedule that started it.
+    pub schedule: Option<String>,
+    /// The tick of the schedule; none when somebody ran the schedule by hand.
+    pub fire_at: Option<DateTime<Utc>>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
     /// When its first step was claimed.

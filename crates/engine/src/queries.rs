@@ -37,7 +37,7 @@ const MATCHES: &str = "($1::text is null or workflow = $1) and (cardinality($2::
      and ($5::text is null or position(lower($5) in lower(concat_ws(' ', id::text, unique_key, error, params::text))) > 0)";
 
 const RUN: &str = "id, workflow, version, params, unique_key, priority, state, next_attempt_at, parent_run_id, \
-     cancel_requested_at, error, created_at, started_at, done_at";
+     cancel_requested_at, error, schedule, fire_at, created_at, started_at, done_at";
 
 pub(crate) async fn runs(db: impl PgExecutor<'_>, filter: &RunFilter, limit: i64) -> sqlx::Result<Vec<Run>> {
     let sql = format!(

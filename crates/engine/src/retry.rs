@@ -56,7 +56,7 @@ async fn again(client: &Client, tx: &mut PgConnection, run: &Run) -> Result<RunI
         priority: run.priority,
         parent: Some(run.id),
     };
-    Ok(start(tx, &client.catalog, &request).await?)
+    Ok(start(tx, &client.catalog, &request, None).await?)
 }
 
 async fn check(client: &Client, tx: &mut PgConnection, run: &Run) -> Result<(), RetryError> {

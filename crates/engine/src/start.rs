@@ -1,5 +1,6 @@
 //! Starting a run: the run, all its steps but the children, and the first doorbells, in the caller's transaction.
 //! Invariant: of two starts with one unique key at most one run is unfinished, whatever transactions they sit in.
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -43,20 +44,38 @@ impl StartRun {
     }
 }
 
-pub(crate) async fn start(conn: &mut PgConnection, catalog: &Catalog, request: &StartRun) -> Result<RunId, StartError> {
+/// The schedule a run comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tick<'a> {
+    pub(crate) schedule: &'a str,
+    /// None when somebody ran the schedule by hand.
+    pub(crate) fire_at: Option<DateTime<Utc>>,
+}
+
+pub(crate) async fn start(
+    conn: &mut PgConnection,
+    catalog: &Catalog,
+    request: &StartRun,
+    tick: Option<Tick<'_>>,
+) -> Result<RunId, StartError> {
     let definition = catalog.get(&request.workflow).ok_or_else(|| catalog.unknown(&request.workflow))?;
     if !(0..=1000).contains(&request.priority) {
         return Err(StartError::BadPriority { priority: request.priority });
     }
-    let run = insert_run(conn, definition, request).await?;
+    let run = insert_run(conn, definition, request, tick).await?;
     insert_steps(conn, definition, run, request.priority).await?;
     consequence::log(&mut *conn, (run, None), Level::Info, "run.queued", &json!({})).await?;
     Ok(run)
 }
 
-async fn insert_run(conn: &mut PgConnection, definition: &Definition, request: &StartRun) -> Result<RunId, StartError> {
-    let insert = "insert into snapshots.run (id, workflow, version, params, unique_key, priority, parent_run_id) \
-         values ($1, $2, $3, $4, $5, $6, $7) \
+async fn insert_run(
+    conn: &mut PgConnection,
+    definition: &Definition,
+    request: &StartRun,
+    tick: Option<Tick<'_>>,
+) -> Result<RunId, StartError> {
+    let insert = "insert into snapshots.run (id, workflow, version, params, unique_key, priority, parent_run_id, schedule, \
+             fire_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
          on conflict (workflow, unique_key) where state in ('queued', 'running', 'retrying', 'paused') do nothing \
          returning id";
     let holder = "select id from snapshots.run where workflow = $1 and unique_key = $2 \
@@ -70,6 +89,8 @@ async fn insert_run(conn: &mut PgConnection, definition: &Definition, request: &
             .bind(&request.unique_key)
             .bind(request.priority)
             .bind(request.parent)
+            .bind(tick.map(|tick| tick.schedule))
+            .bind(tick.and_then(|tick| tick.fire_at))
             .fetch_optional(&mut *conn)
             .await?;
         if let Some(run) = inserted {

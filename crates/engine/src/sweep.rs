@@ -1,5 +1,5 @@
 //! The sweep: every node, every second, no leader. It mends what no message will: expired leases, retries that have
-//! come due, doorbells that were lost, runs nobody can run, cancellations that raced.
+//! come due, doorbells that were lost, schedules that are due, runs nobody can run, cancellations that raced.
 //!
 //! Invariant: after an outage of the database (seen as a gap between sweeps) no lease is declared expired for one whole
 //! lease, so that workers that could not renew get to: an outage costs no attempt.
@@ -11,7 +11,7 @@ use std::{
 use sqlx::PgPool;
 use tracing::{info, warn};
 
-use crate::{doorbell, error::chain, queries, registry::Registration, statements};
+use crate::{catalog::Catalog, doorbell, error::chain, fire, queries, registry::Registration, statements};
 
 /// How many doorbells one sweep rings at most.
 const RINGS: i64 = 500;
@@ -22,6 +22,7 @@ const SLOW: u64 = 30;
 
 pub(crate) struct Sweeper {
     pub(crate) pool: PgPool,
+    pub(crate) catalog: Catalog,
     pub(crate) interval: Duration,
     pub(crate) lease: Duration,
     pub(crate) lost_after: Duration,
@@ -67,8 +68,10 @@ impl Sweeper {
         for run in queries::cancelling(&self.pool).await? {
             statements::cancel(&self.pool, run).await?;
         }
+        fire::fire_due(&self.pool, &self.catalog, None).await?;
         self.registration.beat(&self.pool).await?;
         if slow {
+            fire::set_back(&self.pool).await?;
             statements::fail_stranded(&self.pool, self.stranded_after).await?;
             doorbell::prune(&self.pool, 5000).await?;
             self.registration.prune(&self.pool).await?;
