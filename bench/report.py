@@ -37,8 +37,8 @@ def machine():
 
 
 def table(header, rows):
-    """A Markdown table; the first column is text."""
-    align = ["---"] + ["---:"] * (len(header) - 1)
+    """A Markdown table; columns are text on the left, numbers on the right."""
+    align = ["---:" if str(cell)[:1].isdigit() else "---" for cell in rows[0]]
     return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in [header, align, *rows]) + "\n"
 
 

@@ -130,11 +130,11 @@ def script(service, meter, directory):
     rest(service)
     dump, archive, checksum = directory / "snapshot", directory / "snapshot.tar.zst", directory / "snapshot.sha256"
     key = "script/snapshot.tar.zst"
-    # Our own schemas are not the original's to dump.
-    pg_dump = [service.pg("pg_dump"), "-Fd", "-j2", "-Z0", "-n", "public", "-f", dump, "-d", service.database_url()]
+    # Our own schemas, and the extensions in them, are not the original's to dump.
+    pg_dump = [service.pg("pg_dump"), "-Fd", "-j2", "-Z0", "-N", "snapshots", "-N", "apalis", "-e", "plpgsql", "-f", dump, "-d", service.database_url()]
     phases = {
         "pg_dump": lambda: run(*pg_dump),
-        "tar | zstd": lambda: run("bash", "-c", 'set -o pipefail; tar -C "$1" -cf - snapshot | zstd -3 -T2 -q -o "$2"', "tar", directory, archive),
+        "tar, zstd": lambda: run("bash", "-c", 'set -o pipefail; tar -C "$1" -cf - snapshot | zstd -3 -T2 -q -o "$2"', "tar", directory, archive),
         "sha256sum": lambda: checksum.write_text(run("sha256sum", archive)),
         "upload": lambda: (service.s3().put(archive, key), service.s3().put(checksum, f"{key}.sha256")),
     }
