@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Cutting and publishing a snapshot, side by side with the original's own script, and restoring both with stock tools.
 
-`./run bench snapshot [--blocks N] [--rounds N] [--work DIR] [--profile]`. Same database, same bucket, alternating in one run; CPU
-seconds are the comparable number, since others may use the machine meanwhile. It writes docs/benchmarks.* only for a
+`./run bench snapshot [--blocks N] [--rounds N] [--work DIR] [--profile]`. Same database, same bucket, alternating in one run;
+ratios of CPU seconds are the comparable number, since others may use the machine meanwhile. It writes docs/benchmarks.* only for a
 chain of the size that the targets are about.
 """
 

@@ -106,7 +106,8 @@ checking what was stored, the manifest, and chunks stored beside the archive.
   steps and the whole is the client, the engine, and waiting between steps.
 - Ours holds the blocks that are final, the script's everything: the difference is the last few Bitcoin blocks' worth.
 - Scratch disk of ours is what was seen in its temporary directory plus what PostgreSQL spilled while sorting.
-- A wall time of a shared machine varies; CPU seconds hardly do.
+- On a shared machine wall times vary, and CPU seconds too, by up to a half from minute to minute with what its neighbours do to
+  caches and clock. Ratios of sides that alternate are comparable, numbers of two runs are not.
 """
 
 
