@@ -362,3 +362,17 @@ async fn a_database_that_has_the_extensions_in_public_already_serves_too() {
     let client = engine::Client::new(pool, engine::Catalog::of(&line()).unwrap());
     client.start(&StartRun::new("line", json!(1))).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_connection_left_inside_a_transaction_is_not_used_again() {
+    let database = crate::support::database().await;
+    let pool = engine::control_pool(database.url(), 1).await.unwrap();
+    sqlx::raw_sql("create table kept (n integer)").execute(&pool).await.unwrap();
+    let mut left = pool.acquire().await.unwrap();
+    sqlx::raw_sql("begin").execute(&mut *left).await.unwrap();
+    drop(left);
+    sqlx::query("insert into kept values (1)").execute(&pool).await.unwrap();
+    pool.close().await;
+    let again = sqlx::PgPool::connect(database.url()).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>("select count(*) from kept").fetch_one(&again).await.unwrap(), 1);
+}

@@ -4,8 +4,9 @@
 //! function without naming a schema, so every connection's `search_path` begins with `snapshots`.
 use std::str::FromStr;
 
+use futures::FutureExt;
 use sqlx::{
-    Connection, PgConnection, PgPool,
+    Connection, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -31,7 +32,20 @@ pub fn control_pool_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> 
 /// # Errors
 /// A bad URL, or a database that does not answer.
 pub async fn control_pool(url: &str, max_connections: u32) -> Result<PgPool, sqlx::Error> {
-    PgPoolOptions::new().max_connections(max_connections).connect_with(control_pool_options(url)?).await
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        // The check below is a round trip too and fails on a dead connection.
+        .test_before_acquire(false)
+        .before_acquire(|conn, _| is_at_rest(conn).boxed())
+        .connect_with(control_pool_options(url)?)
+        .await
+}
+
+/// Whether the connection is outside of any transaction. A future dropped while sqlx waits for the answer to BEGIN (a
+/// step that is cut off, a sweep that ends) leaves it inside one; what the next user writes would never be committed.
+/// In a simple query outside a transaction the two times are the same.
+async fn is_at_rest(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::raw_sql("select now() = statement_timestamp()").fetch_one(conn).await?.try_get(0)
 }
 
 /// Creates or updates everything the engine needs. Safe to run again and from many processes at once; `pool` must come
