@@ -45,6 +45,8 @@ pub(crate) struct Ended {
     pub(crate) attempt: i32,
     pub(crate) max_attempts: i32,
     pub(crate) run_at: DateTime<Utc>,
+    /// Whether it held a slot of a limit.
+    pub(crate) freed: bool,
 }
 
 pub(crate) async fn log_end(tx: &mut PgConnection, ended: &Ended, outcome: &str, error: Option<&String>) -> sqlx::Result<()> {
@@ -69,6 +71,12 @@ pub(crate) async fn succeeded(tx: &mut PgConnection, run: RunId, step: StepId) -
         settle(tx, run).await?;
     }
     notify(tx, run).await
+}
+
+/// A slot of a limit is free: rings for the step that has waited for one longest among those of the highest priority.
+pub(crate) async fn pass_slot(tx: &mut PgConnection) -> sqlx::Result<()> {
+    let next: Vec<Ring> = sqlx::query_as(include_str!("sql/next_for_slot.sql")).fetch_all(&mut *tx).await?;
+    doorbell::ring(tx, &next).await
 }
 
 /// A child has ended: the last one ends its group.

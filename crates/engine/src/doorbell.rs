@@ -119,17 +119,20 @@ pub(crate) async fn ring_unheard(pool: &PgPool, lost_after: Duration, limit: i64
     Ok(rings.len())
 }
 
-/// Deletes answered doorbells and long-gone workers of apalis, at most `limit` each. Returns how many doorbells.
-pub(crate) async fn prune(pool: &PgPool, limit: i64) -> sqlx::Result<u64> {
-    let jobs = "delete from apalis.jobs where id in (select id from apalis.jobs \
-         where done_at < now() - interval '10 minutes' and status in ('Done', 'Failed', 'Killed') \
-         order by done_at limit $1)";
-    let deleted = sqlx::query(jobs).bind(limit).execute(pool).await?.rows_affected();
-    let workers = "delete from apalis.workers where id in (select w.id from apalis.workers w \
-         where w.last_seen < now() - interval '1 day' \
-           and not exists (select 1 from apalis.jobs j where j.lock_by = w.id) limit $1)";
-    sqlx::query(workers).bind(limit).execute(pool).await?;
-    Ok(deleted)
+/// Deletes doorbells answered longer than `age` ago, at most `limit`. Returns how many.
+pub(crate) async fn prune(pool: &PgPool, age: Duration, limit: i64) -> sqlx::Result<u64> {
+    let sql = "delete from apalis.jobs where id in (select id from apalis.jobs \
+         where done_at < now() - $1 * interval '1 millisecond' and status in ('Done', 'Failed', 'Killed') \
+         order by done_at limit $2)";
+    Ok(sqlx::query(sql).bind(millis(age)).bind(limit).execute(pool).await?.rows_affected())
+}
+
+/// Deletes workers of apalis that are long gone and hold no doorbell.
+pub(crate) async fn prune_workers(pool: &PgPool) -> sqlx::Result<()> {
+    let sql = "delete from apalis.workers w where w.last_seen < now() - interval '1 day' \
+         and not exists (select 1 from apalis.jobs j where j.lock_by = w.id)";
+    sqlx::query(sql).execute(pool).await?;
+    Ok(())
 }
 
 /// The queue named in a notification's payload.

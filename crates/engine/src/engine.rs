@@ -19,9 +19,10 @@ use crate::{
     error::EngineError,
     model::Queue,
     registry::Registration,
+    retention::{Retention, Tidier},
     runner::Runner,
     statements::Claimant,
-    sweep::Sweeper,
+    sweep::{SLOW, Sweeper},
     wake::Wakes,
     workflow::Workflow,
 };
@@ -59,6 +60,8 @@ pub struct EngineConfig {
     pub doorbell_lost_after: Duration,
     /// How long a run of a version that no worker knows waits for one before it fails.
     pub stranded_after: Duration,
+    /// How long what has ended is kept.
+    pub retention: Retention,
 }
 
 impl Default for EngineConfig {
@@ -73,6 +76,7 @@ impl Default for EngineConfig {
             sweep_interval: Duration::from_secs(1),
             doorbell_lost_after: Duration::from_secs(5),
             stranded_after: Duration::from_secs(60),
+            retention: Retention::default(),
         }
     }
 }
@@ -141,7 +145,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), EngineError> {
         let registration = Arc::new(Registration::new(&self.config.host, &self.config.version, &self.catalog));
         registration.insert(&self.pool).await.map_err(EngineError::Register)?;
-        let sweeper = self.sweeper(Arc::clone(&registration));
+        let (sweeper, tidier) = (self.sweeper(Arc::clone(&registration)), self.tidier(Arc::clone(&registration)));
         let (pool, config) = (self.pool.clone(), self.config.clone());
         let runner = Arc::new(self.into_runner(&registration.id, shutdown.clone()));
         let wakes = Wakes::default();
@@ -171,6 +175,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
             () = work => info!("all steps of this worker have ended"),
             () = shutdown.hard.cancelled() => info!("stopping hard; leases of running steps will expire"),
             () = sweeper.run() => {}
+            () = tidier.run() => {}
             () = wakes.listen(&pool) => {}
             () = note_drain => {}
         }
@@ -188,6 +193,16 @@ impl<S: Send + Sync + 'static> Engine<S> {
             lease: self.config.lease,
             lost_after: self.config.doorbell_lost_after,
             stranded_after: self.config.stranded_after,
+            registration,
+        }
+    }
+
+    fn tidier(&self, registration: Arc<Registration>) -> Tidier {
+        Tidier {
+            pool: self.pool.clone(),
+            catalog: self.catalog.clone(),
+            interval: self.config.sweep_interval * SLOW,
+            retention: self.config.retention.clone(),
             registration,
         }
     }

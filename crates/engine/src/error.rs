@@ -160,6 +160,48 @@ pub enum PauseError {
     Database(#[from] sqlx::Error),
 }
 
+/// Why a run was not started once. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum OnceError {
+    /// The key was used with another body.
+    #[error("this idempotency key was used for another request, which started run {run}: use a new key")]
+    KeyReused {
+        /// What it started.
+        run: RunId,
+    },
+    /// Empty or too long.
+    #[error("an idempotency key must have 1 to 255 bytes")]
+    BadKey,
+    /// The run cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The ledger could not be written.
+    #[error("cannot write the run to the control database")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Why a limit was not set. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    /// No such workflow in this binary.
+    #[error("there is no workflow `{name}`; known are: {known}")]
+    UnknownWorkflow {
+        /// What was asked for.
+        name: String,
+        /// The names this binary knows, comma-separated.
+        known: String,
+    },
+    /// No steps at all, or absurdly many.
+    #[error("a limit of {slots} is outside 1..=10000; to stop a workflow, pause it")]
+    OutOfRange {
+        /// What was asked for.
+        slots: u32,
+    },
+    /// The control database failed.
+    #[error("cannot write the limit to the control database")]
+    Database(#[from] sqlx::Error),
+}
+
 /// Why a schedule was not changed or run. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {

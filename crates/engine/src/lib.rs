@@ -19,11 +19,14 @@ mod engine;
 mod error;
 mod fire;
 mod lease;
+mod limit;
 mod model;
+mod once;
 mod operations;
 mod pause;
 mod queries;
 mod registry;
+mod retention;
 mod retry;
 mod runner;
 mod schedule;
@@ -43,12 +46,16 @@ pub use crontab::CronError;
 pub use ctx::Ctx;
 pub use engine::{Engine, EngineConfig, Shutdown};
 pub use error::{
-    BoxError, CancelError, EngineError, PauseError, RetryError, ScheduleError, SetupError, StartError, StepError, WaitError,
+    BoxError, CancelError, EngineError, LimitError, OnceError, PauseError, RetryError, ScheduleError, SetupError, StartError,
+    StepError, WaitError,
 };
 pub use fire::Fired;
+pub use limit::{Limit, LimitTarget};
 pub use model::{Attempt, Event, Level, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState};
+pub use once::{Idempotency, Started};
 pub use pause::{Pause, PauseTarget};
 pub use queries::{RunCursor, RunFilter};
+pub use retention::{Pruned, Retention};
 pub use retry::RetryFrom;
 pub use schedule::{Catchup, Overlap, Schedule, ScheduleChange, ScheduleDefault};
 pub use setup::{control_pool, control_pool_options, migrate};

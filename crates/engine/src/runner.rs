@@ -58,7 +58,13 @@ impl<S: Send + Sync + 'static> Runner<S> {
         }
         let claimed = match statements::claim(&self.pool, step, &self.claimant).await {
             Ok(Some(claimed)) => claimed,
-            Ok(None) => return debug!(step.id = %step, "stale doorbell"),
+            Ok(None) => {
+                debug!(step.id = %step, "stale doorbell, or no slot");
+                if let Err(error) = statements::await_slot(&self.pool, step).await {
+                    warn!(step.id = %step, error = chain(&error), "cannot note that the step waits for a slot");
+                }
+                return;
+            }
             // Sweep rings again.
             Err(error) => return warn!(step.id = %step, error = chain(&error), "cannot claim the step"),
         };

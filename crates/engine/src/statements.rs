@@ -20,7 +20,8 @@ pub use crate::attempt::{Claimant, Claimed, Ending, Lease, Renewed, Written};
 
 /// **Claim.** Takes a ready step whose time has come for `claimant`, opening an attempt; `None` means the doorbell was
 /// stale. Invariant: of any number of claims of one ready step one succeeds; a step of a workflow or version the
-/// claimant does not know, of a paused, cancelled or finished run, or out of attempts, is never claimed. An expired
+/// claimant does not know, of a paused, cancelled or finished run, out of
+/// attempts, or beyond a limit, is never claimed. An expired
 /// lease is not for the taking here: only [`expire_one`] decides that a holder is gone.
 ///
 /// # Errors
@@ -34,6 +35,16 @@ pub async fn claim(pool: &PgPool, step: StepId, claimant: &Claimant) -> sqlx::Re
         .bind(&claimant.versions)
         .fetch_optional(pool)
         .await
+}
+
+/// Notes that a step waits for a slot of a limit, after a claim that took nothing: the next end of a step under the
+/// limit, or sweep, rings for it. Does nothing to a step without a limit.
+///
+/// # Errors
+/// The database's.
+pub async fn await_slot(pool: &PgPool, step: StepId) -> sqlx::Result<()> {
+    sqlx::query(include_str!("sql/await_slot.sql")).bind(step).execute(pool).await?;
+    Ok(())
 }
 
 /// **Renew.** Extends the lease and stores progress. Invariant: only the latest holder renews, and a holder learns of a
@@ -64,17 +75,20 @@ pub async fn renew(pool: &PgPool, lease: Lease, length: Duration, progress: Opti
 /// The database's; the outcome is then unknown and calling again is right.
 pub async fn complete(pool: &PgPool, lease: Lease, output: &Value, progress: Option<&Progress>) -> sqlx::Result<Written> {
     let mut tx = pool.begin().await?;
-    let done: Option<(RunId, Option<StepId>)> = sqlx::query_as(include_str!("sql/complete.sql"))
+    let done: Option<(RunId, Option<StepId>, bool)> = sqlx::query_as(include_str!("sql/complete.sql"))
         .bind(lease.step)
         .bind(lease.token)
         .bind(output)
         .bind(progress.map(sqlx::types::Json))
         .fetch_optional(&mut *tx)
         .await?;
-    let Some((run, group)) = done else { return Ok(Written::Fenced) };
+    let Some((run, group, freed)) = done else { return Ok(Written::Fenced) };
     match group {
         Some(group) => consequence::count_child(&mut tx, run, group, false).await?,
         None => consequence::succeeded(&mut tx, run, lease.step).await?,
+    }
+    if freed {
+        consequence::pass_slot(&mut tx).await?;
     }
     tx.commit().await?;
     Ok(Written::Done)
@@ -88,18 +102,21 @@ pub async fn complete(pool: &PgPool, lease: Lease, output: &Value, progress: Opt
 pub async fn plan(pool: &PgPool, lease: Lease, inputs: &[Value]) -> sqlx::Result<Written> {
     let mut tx = pool.begin().await?;
     let count = i32::try_from(inputs.len()).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let run: Option<RunId> = sqlx::query_scalar(include_str!("sql/plan_children.sql"))
+    let planned: Option<(RunId, bool)> = sqlx::query_as(include_str!("sql/plan_children.sql"))
         .bind(lease.step)
         .bind(lease.token)
         .bind(count)
         .fetch_optional(&mut *tx)
         .await?;
-    let Some(run) = run else { return Ok(Written::Fenced) };
+    let Some((run, freed)) = planned else { return Ok(Written::Fenced) };
     let rings: Vec<Ring> =
         sqlx::query_as(include_str!("sql/insert_children.sql")).bind(lease.step).bind(inputs).fetch_all(&mut *tx).await?;
     doorbell::ring(&mut tx, &rings).await?;
     if count == 0 {
         consequence::end_group(&mut tx, run, lease.step, 0).await?;
+    }
+    if freed {
+        consequence::pass_slot(&mut tx).await?;
     }
     tx.commit().await?;
     Ok(Written::Done)
@@ -230,6 +247,9 @@ async fn end_in(tx: &mut PgConnection, lease: Lease, ending: &Ending, lost: bool
     let Some(ended) = ended else { return Ok(Written::Fenced) };
     consequence::log_end(tx, &ended, outcome, error).await?;
     follow(tx, &ended, after, error).await?;
+    if ended.freed {
+        consequence::pass_slot(tx).await?;
+    }
     consequence::notify(tx, ended.run_id).await?;
     Ok(Written::Done)
 }

@@ -17,8 +17,8 @@ use crate::{catalog::Catalog, doorbell, error::chain, fire, queries, registry::R
 const RINGS: i64 = 500;
 /// How many expired leases one sweep ends at most.
 const EXPIRIES: usize = 500;
-/// How often the slow part runs, in sweeps.
-const SLOW: u64 = 30;
+/// How often the slow part runs, and what is old is deleted, in sweeps.
+pub(crate) const SLOW: u32 = 30;
 
 pub(crate) struct Sweeper {
     pub(crate) pool: PgPool,
@@ -43,7 +43,7 @@ impl Sweeper {
                 spare_leases_until = Instant::now() + self.lease;
             }
             let expire = Instant::now() >= spare_leases_until;
-            match self.sweep(expire, count % SLOW == 0).await {
+            match self.sweep(expire, count % u64::from(SLOW) == 0).await {
                 Ok(()) => last_success = Instant::now(),
                 Err(error) => {
                     spare_leases_until = Instant::now() + self.lease;
@@ -73,8 +73,6 @@ impl Sweeper {
         if slow {
             fire::set_back(&self.pool).await?;
             statements::fail_stranded(&self.pool, self.stranded_after).await?;
-            doorbell::prune(&self.pool, 5000).await?;
-            self.registration.prune(&self.pool).await?;
         }
         Ok(())
     }

@@ -7,5 +7,7 @@ with done as (
 ), closed as (
     update snapshots.attempt a set done_at = now(), outcome = 'succeeded'
     from done where a.step_id = done.id and a.lease_token = $2
+), freed as (
+    update snapshots.limit_slot l set holder = null from done where l.holder = done.id returning 1
 )
-select run_id, group_id from done
+select run_id, group_id, exists (select 1 from freed) from done

@@ -15,5 +15,7 @@ with ended as (
     update snapshots.attempt a
     set done_at = now(), outcome = case when e.state = 'cancelled' then 'cancelled' else $4 end, error = $6
     from ended e where a.step_id = e.id and a.lease_token = $2
+), freed as (
+    update snapshots.limit_slot l set holder = null from ended where l.holder = ended.id returning 1
 )
-select * from ended
+select *, exists (select 1 from freed) as freed from ended

@@ -7,5 +7,7 @@ with planned as (
 ), closed as (
     update snapshots.attempt a set done_at = now(), outcome = 'succeeded'
     from planned where a.step_id = planned.id and a.lease_token = $2
+), freed as (
+    update snapshots.limit_slot l set holder = null from planned where l.holder = planned.id returning 1
 )
-select run_id from planned
+select run_id, exists (select 1 from freed) from planned
