@@ -3,8 +3,8 @@
 //! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key; whatever changes something needs one
 //! with scope operator, unless the service listens on loopback alone.
 
-mod name;
 pub mod auth;
+mod name;
 mod page;
 mod problem;
 mod range;

@@ -46,7 +46,8 @@ async fn a_run_is_started_by_an_operators_key_alone_until_it_is_revoked() {
     assert_eq!(listed.as_array().unwrap().len(), 2);
     assert!(!listed.to_string().contains(key), "the list shows a secret");
     let pool = site.database.pool().await;
-    let stored: String = sqlx::query_scalar("select string_agg(k::text, ' ') from snapshots.api_key k").fetch_one(&pool).await.unwrap();
+    let stored: String =
+        sqlx::query_scalar("select string_agg(k::text, ' ') from snapshots.api_key k").fetch_one(&pool).await.unwrap();
     assert!(!stored.contains(key), "the secret is at rest");
 
     run(&site, &["api-key", "revoke", operator["id"].as_str().unwrap()]).await;

@@ -1,8 +1,6 @@
 //! All integration tests, one behaviour a file, against a real Postgres and a real S3 API.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on panics, and says when it is skipped")]
 
-#[path = "../support/mod.rs"]
-mod support;
 mod api_keys;
 mod api_objects;
 mod api_observer;
@@ -36,4 +34,6 @@ mod snapshot_crash;
 mod snapshot_genuine;
 mod snapshot_publish;
 mod snapshot_restore;
+#[path = "../support/mod.rs"]
+mod support;
 mod synthetic_load;

@@ -34,7 +34,8 @@ async fn secrets(pool: &PgPool) -> Vec<String> {
     let mut secrets = vec!["view_01234567".to_owned(), "canary".to_owned(), "apalis".to_owned()];
     // Of our own rows the published facts about a snapshot are no secret; who ran what, where and when is.
     let ours = "select id::text from snapshots.run union all select id::text from snapshots.worker union all select host from snapshots.worker";
-    secrets.extend(sqlx::query_scalar::<_, String>(ours).fetch_all(pool).await.unwrap().into_iter().filter(|text| text.len() >= 8));
+    secrets
+        .extend(sqlx::query_scalar::<_, String>(ours).fetch_all(pool).await.unwrap().into_iter().filter(|text| text.len() >= 8));
     for table in tables {
         let sql = format!("select value from {table} t, jsonb_each_text(to_jsonb(t)) where length(value) >= 12");
         let values: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await.unwrap();

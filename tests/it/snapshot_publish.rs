@@ -98,7 +98,8 @@ async fn readers_find_the_newest_snapshot_under_every_name() {
         let answer = service.get(path).await;
         let etag = answer.headers()["etag"].to_str().unwrap().to_owned();
         assert_eq!(Manifest::from_bytes(&answer.bytes().await.unwrap()).unwrap(), manifest, "{path}");
-        let again = reqwest::Client::new().get(format!("{}{path}", service.url)).header("if-none-match", &etag).send().await.unwrap();
+        let again =
+            reqwest::Client::new().get(format!("{}{path}", service.url)).header("if-none-match", &etag).send().await.unwrap();
         assert_eq!(again.status(), 304, "{path}");
     }
     let one = service.get(&format!("/snapshots/{}", manifest.snapshot_id)).await;

@@ -44,10 +44,12 @@ async fn the_source_still_holds_what_the_snapshot_says_and_a_changed_row_is_noti
     let report = verify::database(&pool, &manifest, Subject::Source, 2).await.unwrap();
     assert!(report.proved(), "{:#?}", report.checks);
 
-    sqlx::query("update public.events set type = type || 'x' where id = (select id from public.events where block_height = 3 limit 1)")
-        .execute(&pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "update public.events set type = type || 'x' where id = (select id from public.events where block_height = 3 limit 1)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
     let report = verify::database(&pool, &manifest, Subject::Source, 2).await.unwrap();
     let failing: Vec<_> = report.checks.iter().filter(|check| !check.holds).collect();
     assert_eq!(failing.len(), 1, "{failing:#?}");
@@ -63,11 +65,13 @@ async fn a_restored_database_with_a_row_too_many_or_another_progress_is_not_prov
     extract(&site, &manifest).await.pg_restore(target.url(), &["-j4"]).await;
     let pool = target.pool().await;
     let above = manifest.block_height + 1;
-    sqlx::query("insert into public.blocks (height, hash, parent_hash, burn_block_height, timestamp) values ($1, 'a', 'b', 1, 1)")
-        .bind(above.cast_signed())
-        .execute(&pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "insert into public.blocks (height, hash, parent_hash, burn_block_height, timestamp) values ($1, 'a', 'b', 1, 1)",
+    )
+    .bind(above.cast_signed())
+    .execute(&pool)
+    .await
+    .unwrap();
     sqlx::query("update public.index_progress set highest_seen_block = highest_seen_block + 1").execute(&pool).await.unwrap();
     let report = verify::database(&pool, &manifest, Subject::Restored, 2).await.unwrap();
     let failing: Vec<&str> = report.checks.iter().filter(|check| !check.holds).map(|check| check.statement.as_str()).collect();

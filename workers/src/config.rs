@@ -131,7 +131,8 @@ impl Servers {
         let store = match var("S3_BUCKET") {
             Some(bucket) => Some(store(&var, bucket, public_base_url.is_some())?),
             None if var("S3_ENDPOINT").is_some() => {
-                return Err(Failure::new(Exit::Usage, "S3_ENDPOINT is set but S3_BUCKET is not").hint("set S3_BUCKET to the bucket's name"));
+                return Err(Failure::new(Exit::Usage, "S3_ENDPOINT is set but S3_BUCKET is not")
+                    .hint("set S3_BUCKET to the bucket's name"));
             }
             None => None,
         };

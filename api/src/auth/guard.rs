@@ -35,7 +35,8 @@ pub(crate) async fn guard(State(state): State<ApiState>, mut request: Request, n
 fn bearer(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let key = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).map(|key| key.trim().to_owned());
-    key.map(Some).ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "AUTHENTICATION_ERROR", "use `Authorization: Bearer sk-sl_…`"))
+    key.map(Some)
+        .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "AUTHENTICATION_ERROR", "use `Authorization: Bearer sk-sl_…`"))
 }
 
 fn allowed(access: Access, method: &Method, holder: Option<&Holder>) -> Result<(), Box<Response>> {

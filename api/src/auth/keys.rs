@@ -86,7 +86,8 @@ pub async fn create(db: impl PgExecutor<'_>, name: &str, scopes: &[Scope]) -> Re
 /// # Errors
 /// The database's.
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<ApiKey>, KeyError> {
-    let sql = "select id, name, prefix, scopes, created_at, last_used_at, revoked_at from snapshots.api_key order by created_at desc";
+    let sql =
+        "select id, name, prefix, scopes, created_at, last_used_at, revoked_at from snapshots.api_key order by created_at desc";
     Ok(sqlx::query_as(sql).fetch_all(db).await?)
 }
 
@@ -95,7 +96,10 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<ApiKey>, KeyError> {
 /// # Errors
 /// [`KeyError::Unknown`] when there is none, or it is revoked already.
 pub async fn revoke(db: impl PgExecutor<'_>, id: Uuid) -> Result<(), KeyError> {
-    let done = sqlx::query("update snapshots.api_key set revoked_at = now() where id = $1 and revoked_at is null").bind(id).execute(db).await?;
+    let done = sqlx::query("update snapshots.api_key set revoked_at = now() where id = $1 and revoked_at is null")
+        .bind(id)
+        .execute(db)
+        .await?;
     if done.rows_affected() == 0 { Err(KeyError::Unknown { id }) } else { Ok(()) }
 }
 

@@ -63,13 +63,19 @@ fn cursor(cursor: &str) -> Result<RunCursor, Problem> {
     Ok(RunCursor { created_at, id: id.parse().map_err(|_| bad())? })
 }
 
-async fn cancel(State(state): State<ApiState>, Extension(actor): Extension<Actor>, Path(id): Path<String>) -> Result<Response, Problem> {
+async fn cancel(
+    State(state): State<ApiState>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     let missing = || Problem::not_found("RUN_NOT_FOUND", format!("there is no run {id}"));
     let run: RunId = id.parse().map_err(|_| missing())?;
     match state.engine.cancel(run, &actor.0).await {
         Ok(()) => Ok((StatusCode::ACCEPTED, Json(json!({ "runId": run, "cancelRequested": true }))).into_response()),
         Err(CancelError::UnknownRun { .. }) => Err(missing()),
-        Err(error @ CancelError::Finished { .. }) => Err(Problem::new(StatusCode::CONFLICT, "ALREADY_FINISHED", error.to_string())),
+        Err(error @ CancelError::Finished { .. }) => {
+            Err(Problem::new(StatusCode::CONFLICT, "ALREADY_FINISHED", error.to_string()))
+        }
         Err(CancelError::Database(error)) => Err(error.into()),
     }
 }
@@ -97,7 +103,8 @@ fn bad_params(error: BadParams) -> Problem {
 fn not_started(error: StartError) -> Problem {
     match error {
         StartError::AlreadyRunning { run } => {
-            Problem::new(StatusCode::CONFLICT, "ALREADY_RUNNING", format!("run {run} of this workflow is already under way")).with_run(run)
+            Problem::new(StatusCode::CONFLICT, "ALREADY_RUNNING", format!("run {run} of this workflow is already under way"))
+                .with_run(run)
         }
         StartError::UnknownWorkflow { .. } => Problem::not_found("WORKFLOW_NOT_FOUND", error.to_string()),
         StartError::BadPriority { .. } => Problem::bad_request("VALIDATION_ERROR", error.to_string()),

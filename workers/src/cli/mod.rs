@@ -99,7 +99,8 @@ fn not_understood(error: &clap::Error) -> ExitCode {
             said.split_whitespace().collect::<Vec<_>>().join(" ")
         }
     };
-    let failure = Failure::new(Exit::Usage, message).hint("`snapshots --help` and `snapshots <command> --help` explain the arguments");
+    let failure =
+        Failure::new(Exit::Usage, message).hint("`snapshots --help` and `snapshots <command> --help` explain the arguments");
     ExitCode::from(Output::new(true).error(&failure.into()) as u8)
 }
 

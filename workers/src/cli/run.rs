@@ -97,7 +97,8 @@ async fn list(args: ListArgs, output: Output) -> anyhow::Result<()> {
     let mut text = format!("{:36}  {:16} {:10} {:24} {}", "RUN", "WORKFLOW", "STATE", "CREATED", "REASON");
     for run in page["data"].as_array().into_iter().flatten() {
         let field = |name: &str| run[name].as_str().unwrap_or_default().to_owned();
-        let (id, workflow, state, created, error) = (field("id"), field("workflow"), field("state"), field("createdAt"), field("error"));
+        let (id, workflow, state, created, error) =
+            (field("id"), field("workflow"), field("state"), field("createdAt"), field("error"));
         text.push_str(&format!("\n{id:36}  {workflow:16} {state:10} {:24.24} {error}", created));
     }
     output.result(&text, &page["data"]);
@@ -107,7 +108,12 @@ async fn list(args: ListArgs, output: Output) -> anyhow::Result<()> {
 async fn show(args: OneArgs, output: Output) -> anyhow::Result<()> {
     let client = Client::new(&args.client)?;
     let shown: Value = client.get(&format!("/runs/{}", args.run)).await?;
-    let mut text = format!("{} {} {}", args.run, shown["workflow"].as_str().unwrap_or_default(), shown["state"].as_str().unwrap_or_default());
+    let mut text = format!(
+        "{} {} {}",
+        args.run,
+        shown["workflow"].as_str().unwrap_or_default(),
+        shown["state"].as_str().unwrap_or_default()
+    );
     if let Some(error) = shown["error"].as_str() {
         text.push_str(&format!("\n  {error}"));
     }

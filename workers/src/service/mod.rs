@@ -60,7 +60,12 @@ impl Service {
         }
     }
 
-    async fn with_backends(args: &ServiceArgs, servers: &Servers, backends: &Backends, access: Access) -> anyhow::Result<Running> {
+    async fn with_backends(
+        args: &ServiceArgs,
+        servers: &Servers,
+        backends: &Backends,
+        access: Access,
+    ) -> anyhow::Result<Running> {
         let bind = TcpListener::bind(args.listen).await.map_err(|error| {
             let failure = Failure::caused(Exit::Conflict, format!("cannot listen on {}", args.listen), error);
             failure.hint("another service may run there: choose another address with --listen, or port 0 for a free one")
@@ -148,7 +153,8 @@ fn access(args: &ServiceArgs) -> Result<Access, Failure> {
         return Ok(Access::Loopback);
     }
     if args.has(Role::Ingest) {
-        let message = format!("refusing to listen on {} with the ingest role, which takes blocks without authentication", args.listen);
+        let message =
+            format!("refusing to listen on {} with the ingest role, which takes blocks without authentication", args.listen);
         let failure = Failure::new(Exit::Refused, message);
         return Err(failure.hint("leave it out with --role api,worker and run it in a process of its own on loopback"));
     }
@@ -158,7 +164,9 @@ fn access(args: &ServiceArgs) -> Result<Access, Failure> {
 fn engine_config() -> EngineConfig {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let default = EngineConfig::default();
-    EngineConfig { host: host.unwrap_or(default.host), version: env!("CARGO_PKG_VERSION").into(), ..default }
+    // One more than cores: while one step waits for the disk to keep its chunk, another cuts.
+    let cpu_slots = default.cpu_slots + 1;
+    EngineConfig { host: host.unwrap_or(default.host), version: env!("CARGO_PKG_VERSION").into(), cpu_slots, ..default }
 }
 
 fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {

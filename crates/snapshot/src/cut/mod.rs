@@ -1,10 +1,11 @@
-//! Cuts chunks: ordered COPY text → sha256 → zstd → sha256 → one conditional PUT under the digest. No scratch disk.
+//! Cuts chunks: COPY text by height → order within each height → sha256 → zstd → sha256 → one conditional PUT under the digest. No scratch disk.
 //!
 //! Compression and hashing run on a blocking thread that is fed by a short queue, so that neither the database nor the
 //! async threads wait for the other. Memory is bounded by the queue and the compressed size of one chunk.
 //! Invariant: the bytes of a chunk depend on its rows and the compression level alone.
 
 mod inspect;
+mod order;
 mod rows;
 
 use bytes::Bytes;
@@ -19,7 +20,8 @@ use crate::columns::TableShape;
 use crate::key::Key;
 use crate::store::{Store, StoreError};
 use inspect::Inspector;
-use rows::RowStream;
+use order::RowOrder;
+use rows::BlockReceiver;
 
 /// Compression level of fresh chunks: the knee of the curve (notes: 264 MB/s at ratio 5.3; 6 to 15 are poor value).
 pub const LEVEL: i32 = 3;
@@ -95,7 +97,8 @@ pub async fn cut_table(
         // A half that turns out too large is read again, and its rows must not be counted twice.
         let inspector = inspection.start(target.shape);
         let limit = heights.halves().map(|_| MAX_RAW_BYTES);
-        match compress(conn, target.shape, &sql, inspector, limit).await? {
+        let work = Work { inspector, limit, order: RowOrder::of(target.shape) };
+        match compress(conn, target.shape, &sql, work).await? {
             Some(cut) => {
                 inspection.finish(cut.inspector);
                 chunks.push(store_chunk(target, Some(heights), cut.body).await?);
@@ -115,7 +118,8 @@ pub async fn cut_table(
 /// [`CutError`].
 pub async fn cut_query(conn: &mut PgConnection, target: Target<'_>, query: &str) -> Result<Chunk, CutError> {
     let sql = format!("copy ({query}) to stdout");
-    let cut = compress(conn, target.shape, &sql, Inspector::None, None).await?;
+    let work = Work { inspector: Inspector::None, limit: None, order: RowOrder::none() };
+    let cut = compress(conn, target.shape, &sql, work).await?;
     let Some(cut) = cut else { return Err(CutError::Panicked { table: target.shape.name.clone() }) };
     store_chunk(target, None, cut.body).await
 }
@@ -152,42 +156,52 @@ struct Cut {
     inspector: Inspector,
 }
 
-/// Runs a COPY through the compressing thread. `None`: larger than the limits, and `limit` allows to say so.
-async fn compress(
-    conn: &mut PgConnection,
-    shape: &TableShape,
-    sql: &str,
+/// What the compressing thread does with rows besides compressing them.
+struct Work {
     inspector: Inspector,
+    order: RowOrder,
+    /// Bytes of COPY text above which it gives up.
     limit: Option<u64>,
-) -> Result<Option<Cut>, CutError> {
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
-    let worker = tokio::task::spawn_blocking(move || compress_blocks(receiver, inspector, limit));
-    let read = RowStream::new(conn, sql).forward(sender).await;
+}
+
+/// Runs a COPY through the compressing thread. `None`: larger than the limits, and the work allows to say so.
+async fn compress(conn: &mut PgConnection, shape: &TableShape, sql: &str, work: Work) -> Result<Option<Cut>, CutError> {
+    let (sender, receiver) = rows::blocks();
+    let order = work.order.clone();
+    let worker = tokio::task::spawn_blocking(move || compress_blocks(receiver, work));
+    let read = rows::forward(conn, sql, &order, sender).await;
     let cut = worker.await.map_err(|_| CutError::Panicked { table: shape.name.clone() })?;
     read.map_err(|source| CutError::Read { table: shape.name.clone(), source })?;
     cut.map_err(|source| CutError::Compress { table: shape.name.clone(), source })
 }
 
-fn compress_blocks(
-    mut blocks: tokio::sync::mpsc::Receiver<Vec<u8>>,
-    mut inspector: Inspector,
-    limit: Option<u64>,
-) -> std::io::Result<Option<Cut>> {
-    let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
-    encoder.include_checksum(true)?;
+/// One frame a block: zstd compresses a whole buffer much faster than a stream, whose window it must keep copying.
+fn compress_blocks(mut blocks: BlockReceiver, mut work: Work) -> std::io::Result<Option<Cut>> {
+    let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+    compressor.include_checksum(true)?;
+    let (mut compressed, mut frame) = (Vec::new(), Vec::new());
     let mut content = Sha256::new();
     let (mut rows, mut raw_bytes) = (0, 0);
-    while let Some(block) = blocks.blocking_recv() {
+    while let Some(mut block) = blocks.next() {
         raw_bytes += block.len() as u64;
-        if limit.is_some_and(|limit| raw_bytes > limit || encoder.get_ref().len() as u64 > MAX_BYTES) {
+        work.order.apply(&mut block);
+        content.update(&block);
+        frame.clear();
+        frame.reserve(zstd::zstd_safe::compress_bound(block.len()));
+        compressor.compress_to_buffer(&block, &mut frame)?;
+        compressed.extend_from_slice(&frame);
+        if work.limit.is_some_and(|limit| raw_bytes > limit || compressed.len() as u64 > MAX_BYTES) {
             return Ok(None);
         }
-        content.update(&block);
-        std::io::Write::write_all(&mut encoder, &block)?;
-        rows += inspector.see(&block);
+        rows += work.inspector.see(&block);
+        blocks.recycle(block);
     }
-    let compressed = Bytes::from(encoder.finish()?);
+    if compressed.is_empty() {
+        // No rows: still a frame, so that the object exists.
+        compressed = compressor.compress(&[])?;
+    }
+    let compressed = Bytes::from(compressed);
     let sha256 = hex::encode(Sha256::digest(&compressed));
     let body = Body { compressed, sha256, content_sha256: hex::encode(content.finalize()), rows, raw_bytes };
-    Ok(Some(Cut { body, inspector }))
+    Ok(Some(Cut { body, inspector: work.inspector }))
 }

@@ -1,14 +1,17 @@
-//! Rows as COPY text: the statement, the session that makes it canonical, and the stream in blocks of whole rows.
+//! Rows as COPY text: the statement, the session that makes it canonical, and the stream in blocks of whole heights.
 
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use tokio::sync::mpsc;
 
+use super::order::RowOrder;
 use crate::chunk::Heights;
 use crate::columns::{TableShape, quote};
 
-/// Rows are handed on in blocks of about this size: large enough that the hand-over costs nothing.
-const BLOCK_BYTES: usize = 256 << 10;
+/// Rows are handed on in blocks of about this size, each of which becomes one zstd frame. Large enough that neither the
+/// hand-over nor the beginning of a frame costs (notes: 16 MiB frames +0.4 %, 4 MiB +1.8 %), small enough for memory.
+const BLOCK_BYTES: usize = 8 << 20;
 
 /// Begins a read-only REPEATABLE READ transaction whose COPY text does not depend on the server's or role's settings.
 ///
@@ -28,47 +31,85 @@ pub async fn begin_export(conn: &mut PgConnection) -> sqlx::Result<Transaction<'
     Ok(tx)
 }
 
-/// The statement that reads a range of a table in its total order.
+/// The statement that reads a range of a table by height; [`RowOrder`] orders the rows of each height.
 pub(super) fn copy_range(shape: &TableShape, heights: Heights) -> String {
     let height = quote(shape.height.as_deref().unwrap_or("height"));
     format!(
-        "copy (select {columns} from public.{table} where {height} between {from} and {to} order by {order}) to stdout",
+        "copy (select {columns} from public.{table} where {height} between {from} and {to} order by {height}) to stdout",
         columns = shape.column_list(),
         table = quote(&shape.name),
         from = heights.from,
         to = heights.to,
-        order = shape.order_list(),
     )
 }
 
-/// A running COPY TO STDOUT.
-pub(super) struct RowStream<'a> {
-    conn: &'a mut PgConnection,
-    sql: &'a str,
+/// Blocks of rows on their way to a working thread, and emptied ones on their way back: large buffers are costly to get from
+/// the system again and again.
+pub(super) fn blocks() -> (BlockSender, BlockReceiver) {
+    let (full, to_work) = mpsc::channel(1);
+    let (empty, to_fill) = mpsc::channel(3);
+    (BlockSender { full, to_fill }, BlockReceiver { to_work, empty })
 }
 
-impl<'a> RowStream<'a> {
-    pub(super) fn new(conn: &'a mut PgConnection, sql: &'a str) -> Self {
-        Self { conn, sql }
+/// The reading end of the database's rows.
+pub(super) struct BlockSender {
+    full: mpsc::Sender<Vec<u8>>,
+    to_fill: mpsc::Receiver<Vec<u8>>,
+}
+
+/// The working thread's end.
+pub(super) struct BlockReceiver {
+    to_work: mpsc::Receiver<Vec<u8>>,
+    empty: mpsc::Sender<Vec<u8>>,
+}
+
+impl BlockSender {
+    /// Hands a block on and returns an empty one. Where nobody listens any more, the rows are dropped.
+    async fn send(&mut self, block: Vec<u8>) -> Vec<u8> {
+        if let Err(unsent) = self.full.send(block).await {
+            let mut block = unsent.0;
+            block.clear();
+            return block;
+        }
+        self.to_fill.try_recv().unwrap_or_else(|_| Vec::with_capacity(BLOCK_BYTES + (BLOCK_BYTES >> 4)))
+    }
+}
+
+impl BlockReceiver {
+    /// The next block, or nothing at the end. Blocks the thread.
+    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
+        self.to_work.blocking_recv()
     }
 
-    /// Sends the rows in blocks that end with a whole row. When the receiver hangs up early, the rest of the rows is
-    /// read and dropped, so that the connection stays usable.
-    pub(super) async fn forward(self, sender: tokio::sync::mpsc::Sender<Vec<u8>>) -> sqlx::Result<()> {
-        let mut rows = self.conn.copy_out_raw(self.sql).await?;
-        let mut block = Vec::with_capacity(BLOCK_BYTES + (BLOCK_BYTES >> 2));
-        while let Some(row) = rows.try_next().await? {
-            block.extend_from_slice(&row);
-            if block.len() >= BLOCK_BYTES {
-                let full = std::mem::replace(&mut block, Vec::with_capacity(BLOCK_BYTES + (BLOCK_BYTES >> 2)));
-                let _ = sender.send(full).await;
-            }
-        }
-        if !block.is_empty() {
-            let _ = sender.send(block).await;
-        }
-        Ok(())
+    /// Gives a block back for filling.
+    pub(super) fn recycle(&self, mut block: Vec<u8>) {
+        block.clear();
+        // A full channel has enough of them.
+        let _ = self.empty.try_send(block);
     }
+}
+
+/// Runs a COPY TO STDOUT and sends its rows in blocks of whole heights. When the receiver hangs up early, the rest is read and
+/// dropped, so that the connection stays usable.
+pub(super) async fn forward(conn: &mut PgConnection, sql: &str, order: &RowOrder, mut sender: BlockSender) -> sqlx::Result<()> {
+    let mut rows = conn.copy_out_raw(sql).await?;
+    let mut block = Vec::new();
+    let mut height = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        if block.len() >= BLOCK_BYTES && order.height(&row) != height {
+            block = sender.send(block).await;
+        }
+        // Only the height at the moment of a possible cut matters.
+        if block.len() + row.len() >= BLOCK_BYTES {
+            height.clear();
+            height.extend_from_slice(order.height(&row));
+        }
+        block.extend_from_slice(&row);
+    }
+    if !block.is_empty() {
+        sender.send(block).await;
+    }
+    Ok(())
 }
 
 /// What a range of rows looks like now.
@@ -91,17 +132,21 @@ pub async fn digest_rows(conn: &mut PgConnection, shape: &TableShape, heights: O
         Some(heights) => copy_range(shape, heights),
         None => format!("copy ({}) to stdout", select_all(shape)),
     };
-    let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
+    let order = if heights.is_some() { RowOrder::of(shape) } else { RowOrder::none() };
+    let (sender, mut receiver) = blocks();
+    let within = order.clone();
     let worker = tokio::task::spawn_blocking(move || {
         let (mut digest, mut rows, mut raw_bytes) = (Sha256::new(), 0, 0);
-        while let Some(block) = receiver.blocking_recv() {
+        while let Some(mut block) = receiver.next() {
+            within.apply(&mut block);
             digest.update(&block);
-            rows += block.iter().filter(|byte| **byte == b'\n').count() as u64;
+            rows += memchr::memchr_iter(b'\n', &block).count() as u64;
             raw_bytes += block.len() as u64;
+            receiver.recycle(block);
         }
         RangeDigest { rows, raw_bytes, content_sha256: hex::encode(digest.finalize()) }
     });
-    RowStream::new(conn, &sql).forward(sender).await?;
+    forward(conn, &sql, &order, sender).await?;
     worker.await.map_err(|panic| sqlx::Error::Io(std::io::Error::other(panic)))
 }
 

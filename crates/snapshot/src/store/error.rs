@@ -50,8 +50,9 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     let status = error.raw_response().map(|response| response.status().as_u16());
-    let code = error.code().unwrap_or_default().to_owned();
-    let message = error.message().unwrap_or_default().to_owned();
+    // Answers to HEAD have no body, so neither code nor words: the status has to do.
+    let code = error.code().map_or_else(|| status.map_or_else(String::new, |status| format!("HTTP {status}")), str::to_owned);
+    let message = error.message().unwrap_or("the server gave no reason").to_owned();
     match status {
         Some(412) => StoreError::Precondition { doing },
         // S3 answers 409 when two conditional writes of one key race; the loser may look and decide.

@@ -54,7 +54,9 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let keep = if args.ephemeral { Keep::Nothing } else { Keep::Lasting };
     output.say("starting PostgreSQL, the bucket and the service …");
-    let Some(service) = super::serve::start(&args.service, &servers, keep, &mut signals).await? else { return Err(interrupted()) };
+    let Some(service) = super::serve::start(&args.service, &servers, keep, &mut signals).await? else {
+        return Err(interrupted());
+    };
     let shown = tokio::select! {
         shown = show(&args, &service, output) => shown,
         () = signals.next() => Err(interrupted()),
@@ -115,7 +117,11 @@ async fn show(args: &DemoArgs, service: &Service, output: Output) -> anyhow::Res
     let checks = restored.compare(service, &manifest).await;
     restored.remove(service).await?;
     let checks = checks?;
-    deeds.push(Deed { what: "compare both databases with the manifest".into(), seconds: begun.elapsed().as_secs_f64(), bytes: None });
+    deeds.push(Deed {
+        what: "compare both databases with the manifest".into(),
+        seconds: begun.elapsed().as_secs_f64(),
+        bytes: None,
+    });
     tell(service, &manifest, &deeds, &checks, output);
     Ok(checks)
 }

@@ -40,7 +40,8 @@ pub(super) struct Stock {
 
 impl Stock {
     pub(super) fn new(service: &Service, manifest: &Manifest) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("snapshots-demo-").tempdir().context("cannot make a directory for the download")?;
+        let dir =
+            tempfile::Builder::new().prefix("snapshots-demo-").tempdir().context("cannot make a directory for the download")?;
         Ok(Self {
             dir,
             url: service.url.clone(),
