@@ -108,7 +108,7 @@ impl Service {
         self.backends.pg_program(name)
     }
 
-    /// Ends the service: running steps get [`DRAIN`] to come to a good place, or none if `now` fires first.
+    /// Ends the service: running steps get 20 s to come to a good place, or none if `now` fires first.
     pub async fn stop(self, now: impl Future<Output = ()>) {
         self.listener.cancel();
         self.shutdown.soft.cancel();

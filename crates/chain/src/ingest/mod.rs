@@ -125,7 +125,7 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// For a database that [`crate::migrate`] made ready; `network` names its row in `index_progress`.
+    /// For a database that [`crate::migrate()`] made ready; `network` names its row in `index_progress`.
     #[must_use]
     pub fn new(pool: PgPool, network: impl Into<String>) -> Self {
         Self { pool, network: network.into(), reconciled: AtomicBool::new(false) }

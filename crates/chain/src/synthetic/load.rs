@@ -29,7 +29,7 @@ pub struct LoadReport {
     pub bytes: u64,
 }
 
-/// Loads the canonical chain into a database that [`crate::migrate`] made ready and that has no blocks. `progress` hears
+/// Loads the canonical chain into a database that [`crate::migrate()`] made ready and that has no blocks. `progress` hears
 /// the number of blocks loaded so far after each commit.
 ///
 /// # Errors
