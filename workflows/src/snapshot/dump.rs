@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::audit::Audit;
 use snapshot::chunk::{Chunk, Heights};
 use snapshot::columns::{CHAIN_TABLES, TableShape};
-use snapshot::cut::{ChainLink, CutError, Inspection, Target, begin_export, cut_query, cut_table, digest_rows};
+use snapshot::cut::{ChainLink, CutError, Inspection, Target, begin_export, cut_query, cut_table, digest_rows, select_all};
 use snapshot::grid::GridRange;
 use sqlx::PgConnection;
 
@@ -81,7 +81,7 @@ async fn dump_small_tables(ctx: &Ctx<Services>, conn: &mut PgConnection, plan: &
         let target = Target { store: &ctx.services().store, shape, sealed: false };
         let query = match shape.name.as_str() {
             "index_progress" => progress_query(shape, plan),
-            _ => format!("select {} from public.{} order by 1", shape.column_list(), snapshot::columns::quote(&shape.name)),
+            _ => select_all(shape),
         };
         chunks.push(cut_query(conn, target, &query).await.map_err(classify)?);
     }

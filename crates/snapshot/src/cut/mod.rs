@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 pub use inspect::{ChainLink, Inspection};
-pub use rows::{RangeDigest, begin_export, digest_rows};
+pub use rows::{RangeDigest, begin_export, digest_rows, select_all};
 
 use crate::chunk::{Chunk, Heights};
 use crate::columns::TableShape;
