@@ -34,6 +34,7 @@ pub fn router(state: ApiState) -> Router {
     let routes = Router::new()
         .merge(routes::snapshots::router())
         .merge(routes::runs::router())
+        .merge(routes::signing_keys::router())
         .merge(routes::health::router())
         .layer(DefaultBodyLimit::max(BODY_BYTES));
     let mut all = Router::new().nest("/api", routes.clone()).merge(routes).merge(routes::networks::router());

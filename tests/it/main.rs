@@ -29,6 +29,7 @@ mod engine_runs;
 mod engine_schedules;
 mod engine_support;
 mod house_layout;
+mod signing;
 mod snapshot_bad_input;
 mod snapshot_crash;
 mod snapshot_genuine;

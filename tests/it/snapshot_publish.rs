@@ -44,8 +44,10 @@ async fn the_bucket_holds_what_the_manifest_names_and_nothing_else() {
     let mut expected: Vec<String> = manifest.chunks.iter().map(|chunk| Key::Chunk(chunk.sha256.clone()).to_string()).collect();
     expected.push(Key::Chunk(manifest.schema.sha256.clone()).to_string());
     let path = manifest.path();
-    let own = [Key::Archive(path.clone()), Key::Checksum(path.clone()), Key::Manifest(path)];
-    expected.extend(own.iter().map(Key::to_string));
+    let signed = [Key::Checksum(path.clone()), Key::Manifest(path.clone()), Key::Pointer(path.clone())];
+    expected.extend(signed.iter().flat_map(|key| [key.to_string(), key.signature().to_string()]));
+    expected.push(Key::Archive(path).to_string());
+    expected.extend(site.keyring().published().unwrap().into_iter().map(|key| Key::PublicKey(key.id).to_string()));
     expected.extend(["latest.json".to_owned(), "mainnet/latest.json".to_owned()]);
     expected.sort();
     expected.dedup();

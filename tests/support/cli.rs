@@ -11,7 +11,7 @@ use super::files::{pg_bin, snapshots_binary};
 /// How long a command may take before a test says it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the binary reads; a test says each itself.
-const READ: [&str; 14] = [
+const READ: [&str; 19] = [
     "DATABASE_URL",
     "CONTROL_DATABASE_URL",
     "S3_ENDPOINT",
@@ -25,6 +25,11 @@ const READ: [&str; 14] = [
     "SNAPSHOTS_NETWORK",
     "SNAPSHOTS_URL",
     "SNAPSHOTS_CONFIRMATIONS",
+    "SNAPSHOTS_SIGNING_KEY_DIR",
+    "SNAPSHOTS_SIGNING_PASSWORD",
+    "SNAPSHOTS_SIGNING_PASSWORD_FILE",
+    "SNAPSHOTS_LATEST_VALID_DAYS",
+    "SNAPSHOTS_PUBLIC_KEY",
     "RUST_LOG",
 ];
 

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use snapshot::manifest::Manifest;
+use snapshot::sign::{Keyring, Password};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -32,7 +33,9 @@ pub(crate) struct Site {
 /// A site whose database is empty.
 pub(crate) async fn site() -> Site {
     let dir = tempfile::tempdir().unwrap();
-    Site { database: database().await, bucket: bucket().await, dir, flags: Vec::new(), embedded_bucket: false }
+    let site = Site { database: database().await, bucket: bucket().await, dir, flags: Vec::new(), embedded_bucket: false };
+    site.keyring().generate().unwrap();
+    site
 }
 
 /// A site with a synthetic chain of network mainnet.
@@ -60,6 +63,11 @@ impl Site {
         self
     }
 
+    /// The keys that sign what is published here.
+    pub(crate) fn keyring(&self) -> Keyring {
+        Keyring::new(self.dir.path().join("signing-keys"), Password::default())
+    }
+
     /// A command of the binary with this site's servers in its environment.
     pub(crate) fn command(&self) -> Command {
         let mut command = bare_command(&[]);
@@ -74,7 +82,8 @@ impl Site {
             .env("AWS_REGION", &config.region)
             .env("AWS_ACCESS_KEY_ID", &config.access_key)
             .env("AWS_SECRET_ACCESS_KEY", &config.secret_key)
-            .env("PUBLIC_BASE_URL", "https://snapshots.example");
+            .env("PUBLIC_BASE_URL", "https://snapshots.example")
+            .env("SNAPSHOTS_SIGNING_KEY_DIR", self.keyring().dir());
         command
     }
 

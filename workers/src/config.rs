@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use snapshot::columns::ColumnRules;
 use snapshot::store::StoreConfig;
 
 use crate::exit::{Exit, Failure};
+use crate::signing::Signing;
 
 /// Where the service keeps its own data.
 #[derive(Debug, Clone, Args)]
@@ -75,6 +77,10 @@ pub struct SourceArgs {
     /// Columns that shall not be published, as table.column.
     #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN")]
     pub omit_columns: Vec<String>,
+    /// How many days a snapshot may be believed to be the newest. Readers refuse a `latest` that is older: somebody holds them
+    /// back, or nothing was published for so long.
+    #[arg(long, env = "SNAPSHOTS_LATEST_VALID_DAYS", default_value_t = 14, value_name = "DAYS")]
+    pub latest_valid_days: u32,
     /// Directory with postgres, pg_dump and pg_restore; by default the newest installed.
     #[arg(long, env = "SNAPSHOTS_PG_BIN", value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
@@ -84,6 +90,13 @@ impl SourceArgs {
     /// What to do with columns this program does not know.
     pub fn column_rules(&self) -> ColumnRules {
         ColumnRules { include: self.include_columns.clone(), omit: self.omit_columns.clone() }
+    }
+}
+
+impl SourceArgs {
+    /// How long a snapshot may be believed to be the newest.
+    pub fn latest_valid(&self) -> Duration {
+        Duration::from_secs(u64::from(self.latest_valid_days) * 86_400)
     }
 }
 
@@ -97,7 +110,8 @@ impl ServiceArgs {
 /// A network's name is part of public keys and URLs.
 pub fn network_name(name: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let reserved = ["api", "chunks", "latest.json", "snapshots", "runs", "workflows", "livez", "readyz", "version"];
+    let reserved =
+        ["api", "chunks", "latest.json", "snapshots", "runs", "workflows", "livez", "readyz", "version", "signing-keys"];
     if name.is_empty() || name.len() > 40 || !name.chars().all(good) || reserved.contains(&name) {
         return Err("use lower-case letters, digits and hyphens, for example mainnet".into());
     }
@@ -115,6 +129,8 @@ pub struct Servers {
     pub store: Option<StoreConfig>,
     /// `PUBLIC_BASE_URL`: where the bucket can be read by anyone.
     pub public_base_url: Option<String>,
+    /// `SNAPSHOTS_SIGNING_KEY_DIR` and the password of its keys.
+    pub signing: Signing,
 }
 
 impl Servers {
@@ -138,7 +154,8 @@ impl Servers {
         };
         let database_url = var("DATABASE_URL");
         let control_database_url = var("CONTROL_DATABASE_URL");
-        Ok(Self { database_url, control_database_url, store, public_base_url })
+        let signing = Signing::from_vars(&var)?;
+        Ok(Self { database_url, control_database_url, store, public_base_url, signing })
     }
 }
 

@@ -6,3 +6,4 @@ pub mod embedded;
 pub mod exit;
 pub mod output;
 pub mod service;
+pub mod signing;

@@ -1,8 +1,10 @@
 //! What the steps of all workflows need from the process that runs them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use snapshot::columns::ColumnRules;
+use snapshot::sign::Keyring;
 use snapshot::store::Store;
 use sqlx::PgPool;
 
@@ -19,6 +21,8 @@ pub struct Services {
     pub store: Store,
     /// The stock `pg_dump` to read the schema with.
     pub pg_dump: PathBuf,
+    /// What signs; `None`: snapshots are published unsigned.
+    pub signing: Option<Keyring>,
     /// What to snapshot and how it is published.
     pub settings: Settings,
 }
@@ -32,6 +36,8 @@ pub struct Settings {
     pub confirmations: u32,
     /// What to do with columns this program does not know.
     pub columns: ColumnRules,
+    /// How long a snapshot may be believed to be the newest.
+    pub latest_valid: Duration,
     /// Where the bucket can be read by anyone, without a trailing slash: `url` in manifests begins with it.
     pub public_base_url: String,
 }

@@ -19,6 +19,7 @@ pub(crate) fn router() -> Router<ApiState> {
     Router::new()
         .route("/chunks/{prefix}/{name}", get(chunk))
         .route("/{network}/{id}/{file}", get(file))
+        .route("/signing-keys/{name}", get(public_key))
         .route("/latest.json", get(latest_of_all))
         .route("/{network}/latest.json", get(latest))
 }
@@ -44,9 +45,25 @@ async fn file(
 ) -> Result<Response, Problem> {
     let asked = format!("{network}/{id}/{file}");
     let path = (is_plain(&network) && is_plain(&id)).then(|| SnapshotPath::new(network, id));
-    let keys = path.map(|path| [Key::Archive(path.clone()), Key::Checksum(path.clone()), Key::Manifest(path)]);
-    let key = keys.into_iter().flatten().find(|key| key.to_string() == asked);
+    let key = path.and_then(|path| public_keys(path).into_iter().find(|key| key.to_string() == asked));
     serve(state, asked, key, method, headers).await
+}
+
+/// Everything of one snapshot that anybody may read.
+fn public_keys(path: SnapshotPath) -> Vec<Key> {
+    let plain = [Key::Archive(path.clone()), Key::Checksum(path.clone()), Key::Manifest(path.clone()), Key::Pointer(path)];
+    let signatures = plain[1..].iter().map(Key::signature).collect::<Vec<_>>();
+    plain.into_iter().chain(signatures).collect()
+}
+
+async fn public_key(
+    state: State<ApiState>,
+    Path(name): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = name.strip_suffix(".pub").filter(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    serve(state, format!("signing-keys/{name}"), id.map(|id| Key::PublicKey(id.to_owned())), method, headers).await
 }
 
 async fn latest_of_all(state: State<ApiState>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {

@@ -16,6 +16,12 @@ pub enum Key {
     Checksum(SnapshotPath),
     /// The manifest: once it exists, the snapshot exists.
     Manifest(SnapshotPath),
+    /// What `<network>/latest.json` says while it points at this snapshot: signed, and kept under the snapshot's own name.
+    Pointer(SnapshotPath),
+    /// The minisign signature of an object, under its name with `.minisig`.
+    Signature(Box<Key>),
+    /// A public key by its id (16 hex digits), as a `minisign.pub` file.
+    PublicKey(String),
     /// Pointer to the newest snapshot of a network.
     Latest(String),
     /// Pointers of all networks.
@@ -56,6 +62,9 @@ impl fmt::Display for Key {
             Self::Archive(path) => write!(f, "{path}/{}", path.archive_name()),
             Self::Checksum(path) => write!(f, "{path}/snapshot.sha256"),
             Self::Manifest(path) => write!(f, "{path}/manifest.json"),
+            Self::Pointer(path) => write!(f, "{path}/latest.json"),
+            Self::Signature(signed) => write!(f, "{signed}.minisig"),
+            Self::PublicKey(id) => write!(f, "signing-keys/{id}.pub"),
             Self::Latest(network) => write!(f, "{network}/latest.json"),
             Self::LatestOfAll => f.write_str("latest.json"),
         }
@@ -63,13 +72,19 @@ impl fmt::Display for Key {
 }
 
 impl Key {
+    /// Where the signature of this object lies.
+    #[must_use]
+    pub fn signature(&self) -> Self {
+        Self::Signature(Box::new(self.clone()))
+    }
+
     /// Media type and cache rule of the object: data objects never change, pointers do.
     pub fn headers(&self) -> (&'static str, &'static str) {
         const IMMUTABLE: &str = "public, max-age=31536000, immutable";
         match self {
             Self::Chunk(_) | Self::Archive(_) => ("application/zstd", IMMUTABLE),
-            Self::Checksum(_) => ("text/plain; charset=utf-8", IMMUTABLE),
-            Self::Manifest(_) => ("application/json", IMMUTABLE),
+            Self::Checksum(_) | Self::Signature(_) | Self::PublicKey(_) => ("text/plain; charset=utf-8", IMMUTABLE),
+            Self::Manifest(_) | Self::Pointer(_) => ("application/json", IMMUTABLE),
             Self::Latest(_) | Self::LatestOfAll => ("application/json", "public, max-age=60"),
         }
     }
@@ -85,7 +100,10 @@ mod tests {
         assert_eq!(Key::Chunk("abcd".into()).to_string(), "chunks/ab/abcd.zst");
         assert_eq!(Key::Archive(path.clone()).to_string(), "mainnet/2026-02-05.2/snapshot-2026-02-05.2.tar.zst");
         assert_eq!(Key::Checksum(path.clone()).to_string(), "mainnet/2026-02-05.2/snapshot.sha256");
-        assert_eq!(Key::Manifest(path).to_string(), "mainnet/2026-02-05.2/manifest.json");
+        assert_eq!(Key::Manifest(path.clone()).to_string(), "mainnet/2026-02-05.2/manifest.json");
+        assert_eq!(Key::Manifest(path.clone()).signature().to_string(), "mainnet/2026-02-05.2/manifest.json.minisig");
+        assert_eq!(Key::Pointer(path).to_string(), "mainnet/2026-02-05.2/latest.json");
+        assert_eq!(Key::PublicKey("0123456789ABCDEF".into()).to_string(), "signing-keys/0123456789ABCDEF.pub");
         assert_eq!(Key::Latest("mainnet".into()).to_string(), "mainnet/latest.json");
         assert_eq!(Key::LatestOfAll.to_string(), "latest.json");
     }

@@ -12,6 +12,7 @@ pub mod height;
 pub mod key;
 pub mod manifest;
 pub mod schema;
+pub mod sign;
 pub mod store;
 pub mod toc;
 pub mod verify;

@@ -30,6 +30,9 @@ pub struct Manifest {
     pub previous: Option<String>,
     /// RFC 3339, UTC.
     pub created_at: String,
+    /// RFC 3339, UTC: after this time nobody should believe any more that it is the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
     /// Highest block in it; `index_progress` says the same.
     pub block_height: u64,
     /// Hash of that block.
@@ -148,14 +151,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The pointer that says this is the newest.
-    pub fn pointer(&self, manifest_sha256: String) -> Pointer {
+    /// The pointer that says this is the newest; `signed` if a signature will lie beside it.
+    pub fn pointer(&self, manifest_sha256: String, signed: bool) -> Pointer {
         Pointer {
             version: VERSION,
             network: self.network.clone(),
             snapshot_id: self.snapshot_id.clone(),
             sequence: self.sequence,
             created_at: self.created_at.clone(),
+            expires_at: self.expires_at.clone(),
             block_height: self.block_height,
             block_hash: self.block_hash.clone(),
             manifest: Key::Manifest(self.path()).to_string(),
@@ -163,7 +167,23 @@ impl Manifest {
             url: self.url.clone(),
             checksum: self.checksum.clone(),
             size_bytes: self.size_bytes,
+            signature: signed.then(|| Key::Pointer(self.path()).signature().to_string()),
         }
+    }
+}
+
+impl Pointer {
+    /// The bytes that are published and signed.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // A struct of strings and numbers cannot fail to serialise.
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Where the snapshot's own objects lie.
+    pub fn path(&self) -> SnapshotPath {
+        SnapshotPath::new(&self.network, &self.snapshot_id)
     }
 }
 
@@ -180,6 +200,9 @@ pub struct Pointer {
     pub sequence: u64,
     /// When it was cut.
     pub created_at: String,
+    /// After this time a newer one should be there: a reader who finds none is being held back, or the publisher stands still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
     /// Its height.
     pub block_height: u64,
     /// Hash of its highest block.
@@ -194,6 +217,10 @@ pub struct Pointer {
     pub checksum: String,
     /// Size of the archive in bytes.
     pub size_bytes: u64,
+    /// Key of this pointer's signature, relative to the bucket. It lies under the snapshot's own name and is written before the
+    /// pointer, so whoever sees a pointer finds the signature that belongs to it, however often `latest` moves meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// Root `latest.json`: the pointers of all networks in one bucket.

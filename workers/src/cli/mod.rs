@@ -13,6 +13,7 @@ mod run;
 mod serve;
 mod show;
 mod signals;
+mod signing_key;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,9 @@ enum Command {
     List(list::ListArgs),
     /// Show one snapshot.
     Show(show::ShowArgs),
+    /// Keys that sign snapshots: make, show, rotate.
+    #[command(subcommand)]
+    SigningKey(signing_key::SigningKeyCommand),
     /// Download a snapshot's archive and check it.
     Download(download::DownloadArgs),
 }
@@ -116,6 +120,7 @@ async fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Run(command) => run::run(command, output).await,
         Command::List(args) => list::run(args, output).await,
         Command::Show(args) => show::run(args, output).await,
+        Command::SigningKey(command) => signing_key::run(command, output),
         Command::Download(args) => download::run(args, output).await,
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use snapshot::sign::Keyring;
 use snapshot::store::{Store, StoreConfig, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -78,7 +79,7 @@ impl Backends {
     }
 
     /// Connects, migrates, and checks that everything answers.
-    pub(super) async fn services(&self, settings: Settings) -> anyhow::Result<Services> {
+    pub(super) async fn services(&self, settings: Settings, signing: Option<Keyring>) -> anyhow::Result<Services> {
         let indexed = connect(&self.database_url).await.context("cannot connect to the indexed database (DATABASE_URL)")?;
         let cannot = "cannot connect to the control database (CONTROL_DATABASE_URL, by default DATABASE_URL)";
         if self.control_database_url != self.database_url {
@@ -90,7 +91,7 @@ impl Backends {
         let store = Store::new(&self.store);
         store.check().await.map_err(|error| bucket_failure(&self.store, error))?;
         let pg_dump = self.pg_program("pg_dump");
-        Ok(Services { indexed, indexed_url: self.database_url.clone(), control, store, pg_dump, settings })
+        Ok(Services { indexed, indexed_url: self.database_url.clone(), control, store, pg_dump, signing, settings })
     }
 
     pub(super) fn dir(&self) -> &Path {

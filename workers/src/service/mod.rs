@@ -76,7 +76,8 @@ impl Service {
             (Some(public), Delivery::Bucket) => public.clone(),
             _ => url.clone(),
         };
-        let services = backends.services(settings(args, public_base_url)).await?;
+        let signing = servers.signing.for_service(backends.dir(), servers.store.is_none())?;
+        let services = backends.services(settings(args, public_base_url), signing).await?;
         let shutdown = Shutdown::default();
         let workflows = workflows::all().into_iter().map(|registered| registered.workflow).collect();
         let engine = Engine::new(services.control.clone(), services.clone(), workflows, engine_config())?;
@@ -174,6 +175,7 @@ fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {
         network: args.source.network.clone(),
         confirmations: args.source.confirmations,
         columns: args.source.column_rules(),
+        latest_valid: args.source.latest_valid(),
         public_base_url,
     }
 }

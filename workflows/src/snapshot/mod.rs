@@ -10,6 +10,7 @@ mod dump;
 mod plan;
 mod promote;
 mod publish;
+mod signing;
 mod upload;
 
 use engine::{Queue, StartRun, Workflow};

@@ -1,6 +1,6 @@
 //! Step `plan`: chooses the height, refuses a faulty chain, names the snapshot, and cuts the heights into ranges.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use engine::{Ctx, StepError};
 use serde::{Deserialize, Serialize};
 use snapshot::columns::{self, TableShape};
@@ -29,6 +29,9 @@ pub struct Plan {
     pub previous: Option<String>,
     /// When it was planned.
     pub created_at: DateTime<Utc>,
+    /// After this time nobody should believe any more that it is the newest.
+    #[serde(default)]
+    pub expires_at: Option<DateTime<Utc>>,
     /// Bitcoin blocks asked for as finality.
     pub confirmations: u32,
     /// Where the bucket can be read, fixed now so that every attempt writes the same manifest.
@@ -90,6 +93,7 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
         sequence: allocation.sequence.unsigned_abs(),
         previous: latest.map(|pointer| pointer.snapshot_id),
         created_at,
+        expires_at: created_at.checked_add_signed(TimeDelta::from_std(services.settings.latest_valid).unwrap_or_default()),
         confirmations: services.settings.confirmations,
         base_url: services.settings.public_base_url.clone(),
         ranges: grid::ranges(facts.first, facts.height),

@@ -1,6 +1,7 @@
 //! Step `promote`: moves `<network>/latest.json`, and the root's, to the new snapshot by compare-and-swap.
 //!
-//! Invariant: a pointer never goes backwards. A higher sequence that is there already wins, silently if it is ours.
+//! The pointer is signed. Its signature lies under the snapshot's own name and is written first, so that no reader meets a new
+//! pointer with an old signature. Invariant: a pointer never goes backwards. A higher sequence that is there already wins, silently if it is ours.
 
 use bytes::Bytes;
 use engine::{Ctx, StepError};
@@ -10,7 +11,7 @@ use snapshot::manifest::{Manifest, Pointer, Pointers};
 use snapshot::store::StoreError;
 
 use super::plan::Plan;
-use super::publish::Published;
+use super::publish::{Published, put_signed};
 use crate::catalog;
 use crate::services::Services;
 use crate::step_error::classify;
@@ -28,13 +29,20 @@ pub(super) async fn run(ctx: Ctx<Services>, published: Published) -> Result<Prom
     let plan: Plan = ctx.output("plan").await?;
     let services = ctx.services();
     let pointer = complete(services, &plan, published).await?;
-    swap(services, &Key::Latest(plan.network.clone()), |there: Option<Pointer>| newer(there, &pointer)).await?;
-    swap(services, &Key::LatestOfAll, |there: Option<Pointers>| {
-        let mut all = there.unwrap_or_default();
-        let next = newer(all.networks.remove(&pointer.network), &pointer)?;
-        all.networks.insert(pointer.network.clone(), next);
-        Some(all)
-    })
+    put_signed(services, &plan, Key::Pointer(plan.path()), Bytes::from(pointer.to_bytes())).await?;
+    let latest = Key::Latest(plan.network.clone());
+    swap(services, &latest, |there: Option<Pointer>| newer(there, &pointer), |pointer| Ok(pointer.to_bytes())).await?;
+    swap(
+        services,
+        &Key::LatestOfAll,
+        |there: Option<Pointers>| {
+            let mut all = there.unwrap_or_default();
+            let next = newer(all.networks.remove(&pointer.network), &pointer)?;
+            all.networks.insert(pointer.network.clone(), next);
+            Some(all)
+        },
+        |all| serde_json::to_vec_pretty(all).map_err(StepError::fail),
+    )
     .await?;
     catalog::mark_promoted(&services.control, &plan.network, &plan.id).await.map_err(classify)?;
     Ok(Promoted { network: plan.network, id: plan.id, block_height: pointer.block_height, url: pointer.url })
@@ -51,7 +59,7 @@ async fn complete(services: &Services, plan: &Plan, published: Published) -> Res
     if size != Some(manifest.size_bytes) {
         return Err(fail(format!("{archive} has {size:?} bytes instead of {}", manifest.size_bytes)));
     }
-    Ok(manifest.pointer(published.manifest_sha256))
+    Ok(manifest.pointer(published.manifest_sha256, services.signing.is_some()))
 }
 
 /// The new pointer, or `None` where the one that is there is at least as new.
@@ -61,9 +69,14 @@ fn newer(there: Option<Pointer>, pointer: &Pointer) -> Option<Pointer> {
 }
 
 /// Replaces a pointer object by what `change` makes of it, however many others try the same.
-async fn swap<T>(services: &Services, key: &Key, change: impl Fn(Option<T>) -> Option<T>) -> Result<(), StepError>
+async fn swap<T>(
+    services: &Services,
+    key: &Key,
+    change: impl Fn(Option<T>) -> Option<T>,
+    bytes_of: impl Fn(&T) -> Result<Vec<u8>, StepError>,
+) -> Result<(), StepError>
 where
-    T: Serialize + for<'de> Deserialize<'de>,
+    T: for<'de> Deserialize<'de>,
 {
     loop {
         let there = services.store.get(key).await.map_err(classify)?;
@@ -72,7 +85,7 @@ where
             None => (None, None),
         };
         let Some(new) = change(old) else { return Ok(()) };
-        let body = Bytes::from(serde_json::to_vec_pretty(&new).map_err(StepError::fail)?);
+        let body = Bytes::from(bytes_of(&new)?);
         match services.store.put_if_match(key, body, etag.as_deref()).await {
             Ok(_) => return Ok(()),
             // Missing: S3 answers so to a condition on an object that was deleted meanwhile.
@@ -93,6 +106,7 @@ mod tests {
             snapshot_id: format!("s{sequence}"),
             sequence,
             created_at: String::new(),
+            expires_at: None,
             block_height: 0,
             block_hash: String::new(),
             manifest: String::new(),
@@ -100,6 +114,7 @@ mod tests {
             url: String::new(),
             checksum: String::new(),
             size_bytes: 0,
+            signature: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Step `publish`: writes `snapshot.sha256` and then the manifest. From that moment the snapshot exists.
+//! Step `publish`: writes `snapshot.sha256` and then the manifest, each after its signature. From that moment the snapshot exists.
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
@@ -12,6 +12,7 @@ use snapshot::store::Put;
 
 use super::compress::Spliced;
 use super::plan::Plan;
+use super::signing;
 use super::upload::Uploaded;
 use crate::catalog;
 use crate::services::Services;
@@ -30,12 +31,19 @@ pub(super) async fn run(ctx: Ctx<Services>, uploaded: Uploaded) -> Result<Publis
     let services = ctx.services();
     let manifest = manifest(&plan, spliced, &uploaded);
     let line = format!("{}  {}\n", uploaded.sha256, plan.path().archive_name());
-    put(services, Key::Checksum(plan.path()), Bytes::from(line)).await?;
+    signing::publish_keys(services).await?;
+    put_signed(services, &plan, Key::Checksum(plan.path()), Bytes::from(line)).await?;
     let bytes = Bytes::from(manifest.to_bytes());
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
-    put(services, Key::Manifest(plan.path()), bytes).await?;
+    put_signed(services, &plan, Key::Manifest(plan.path()), bytes).await?;
     catalog::mark_published(&services.control, &manifest, &manifest_sha256).await.map_err(classify)?;
     Ok(Published { manifest_sha256 })
+}
+
+/// Writes an object and, before it, its signature: whoever sees the object finds the signature.
+pub(super) async fn put_signed(services: &Services, plan: &Plan, key: Key, body: Bytes) -> Result<(), StepError> {
+    signing::put_signature(services, &key, plan.sequence, &body).await?;
+    put(services, key, body).await
 }
 
 /// Writes an object of this run; one that is there already must be the same, byte for byte.
@@ -60,6 +68,7 @@ fn manifest(plan: &Plan, spliced: Spliced, uploaded: &Uploaded) -> Manifest {
         sequence: plan.sequence,
         previous: plan.previous.clone(),
         created_at: plan.created_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        expires_at: plan.expires_at.map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true)),
         block_height: plan.facts.height,
         block_hash: plan.facts.hash.clone(),
         block_time: plan.facts.timestamp,
