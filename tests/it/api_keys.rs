@@ -73,5 +73,5 @@ async fn the_ingest_role_is_not_opened_to_everybody() {
     let site = site().await;
     let refused = site.command().args(["serve", "--listen", "0.0.0.0:0"]).output().await.unwrap();
     assert_eq!(refused.status.code(), Some(6));
-    assert!(String::from_utf8(refused.stderr).unwrap().contains("--role api,worker"));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("--role api,worker,scheduler,deliver"));
 }

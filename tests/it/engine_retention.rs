@@ -68,7 +68,7 @@ async fn of_a_workflow_the_newest_finished_runs_stay() {
 async fn keys_audit_lines_and_doorbells_go_by_age() {
     let (bench, _) = aged().await;
     let key = Idempotency { principal: "ann", request: "POST /", key: "k", body: b"" };
-    bench.client.start_once(&StartRun::new("w", json!({})), &key, "ann").await.unwrap();
+    bench.client.start_once(&StartRun::new("w", json!({})), Some(&key), "ann").await.unwrap();
     let kept = bench.client.prune(&Retention::default()).await.unwrap();
     assert_eq!((kept.keys, kept.audit, kept.doorbells), (0, 0, 0));
     let zero = Duration::ZERO;

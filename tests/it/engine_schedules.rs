@@ -196,7 +196,7 @@ async fn a_paused_schedule_fires_only_by_hand_and_does_not_catch_up() {
     bench.client.pause_schedule("minutely", "holidays", "ann").await.unwrap();
     assert!(matches!(bench.client.pause_schedule("minutely", "x", "bob").await, Err(ScheduleError::AlreadyPaused { .. })));
     assert!(fire(&bench.client, time(NOON) + Duration::hours(1)).await.is_empty());
-    let run = bench.client.run_schedule("minutely", "bob").await.unwrap();
+    let run = bench.client.run_schedule("minutely", None, "bob").await.unwrap().run;
     let found = bench.client.run(run).await.unwrap().unwrap();
     assert_eq!((found.schedule.as_deref(), found.fire_at), (Some("minutely"), None));
     let resumed = bench.client.resume_schedule("minutely", "ann").await.unwrap();
@@ -215,7 +215,7 @@ async fn what_is_wrong_with_a_schedule_is_refused_and_changes_nothing() {
     assert!(matches!(zone, ScheduleError::Cron(CronError::UnknownTimezone { .. })), "{zone}");
     let priority = change(ScheduleChange { priority: Some(-1), ..Default::default() }).await;
     assert!(matches!(priority, ScheduleError::Start(StartError::BadPriority { .. })), "{priority}");
-    assert!(matches!(bench.client.run_schedule("weekly", "ann").await, Err(ScheduleError::Unknown { .. })));
+    assert!(matches!(bench.client.run_schedule("weekly", None, "ann").await, Err(ScheduleError::Unknown { .. })));
     let stranger = ScheduleDefault { workflow: "nothing".into(), name: "other".into(), ..minutely() };
     let refused = bench.client.ensure_schedules(&[stranger]).await;
     assert!(matches!(refused, Err(ScheduleError::Start(StartError::UnknownWorkflow { .. }))));

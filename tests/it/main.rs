@@ -29,6 +29,8 @@ mod engine_runs;
 mod engine_schedules;
 mod engine_support;
 mod house_layout;
+mod service_roles;
+mod service_schedules;
 mod signing;
 mod snapshot_bad_input;
 mod snapshot_crash;

@@ -11,7 +11,7 @@ use super::files::{pg_bin, snapshots_binary};
 /// How long a command may take before a test says it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the binary reads; a test says each itself.
-const READ: [&str; 19] = [
+const READ: &[&str] = &[
     "DATABASE_URL",
     "CONTROL_DATABASE_URL",
     "S3_ENDPOINT",
@@ -30,6 +30,10 @@ const READ: [&str; 19] = [
     "SNAPSHOTS_SIGNING_PASSWORD_FILE",
     "SNAPSHOTS_LATEST_VALID_DAYS",
     "SNAPSHOTS_PUBLIC_KEY",
+    "SNAPSHOTS_ROLE",
+    "SNAPSHOTS_NO_SCHEDULES",
+    "SNAPSHOTS_SCHEDULE",
+    "SNAPSHOTS_API_KEY",
     "RUST_LOG",
 ];
 

@@ -38,8 +38,12 @@ impl DataDirArgs {
 pub enum Role {
     /// Answers HTTP.
     Api,
-    /// Runs the steps of workflows.
+    /// Runs the steps of workflows, all but deliveries.
     Worker,
+    /// Starts runs when their schedules say so.
+    Scheduler,
+    /// Runs the steps that wait for other people's servers (queue `deliver`).
+    Deliver,
     /// Takes blocks from a stacks-node's event observer, on the same address as the API.
     Ingest,
 }
@@ -57,9 +61,47 @@ pub struct ServiceArgs {
     #[command(flatten)]
     /// What is snapshotted.
     pub source: SourceArgs,
-    /// Roles of this process; all by default.
-    #[arg(long = "role", value_enum, value_delimiter = ',')]
+    /// Roles of this process, once each or separated by commas; all by default. Processes that share the databases and the
+    /// bucket share the work, however many have a role.
+    #[arg(long = "role", env = "SNAPSHOTS_ROLE", value_enum, value_delimiter = ',')]
     pub roles: Vec<Role>,
+    #[command(flatten)]
+    /// What runs by itself.
+    pub schedules: ScheduleArgs,
+}
+
+/// What runs by itself. A schedule that an operator has changed through the API or `snapshots schedule` stays as it is.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ScheduleArgs {
+    /// Pause every schedule that the program comes with.
+    #[arg(long, env = "SNAPSHOTS_NO_SCHEDULES")]
+    pub no_schedules: bool,
+    /// Give a schedule another time (five fields as in crontab, UTC) or switch it off: nightly-snapshot='30 3 * * *',
+    /// nightly-snapshot=off. Several are separated by semicolons.
+    #[arg(long = "schedule", env = "SNAPSHOTS_SCHEDULE", value_name = "NAME=CRON", value_delimiter = ';', value_parser = schedule_setting)]
+    pub schedules: Vec<ScheduleSetting>,
+}
+
+/// What is set for one schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleSetting {
+    /// Its name.
+    pub name: String,
+    /// When it fires; `None`: never.
+    pub cron: Option<String>,
+}
+
+fn schedule_setting(text: &str) -> Result<ScheduleSetting, String> {
+    let (name, cron) = text.split_once('=').ok_or("write NAME=CRON or NAME=off")?;
+    let known: Vec<String> = workflows::schedules::defaults().into_iter().map(|default| default.name).collect();
+    if !known.iter().any(|known| known == name) {
+        return Err(format!("there is no such schedule; known are: {}", known.join(", ")));
+    }
+    let cron = (cron != "off").then(|| cron.to_owned());
+    if let Some(cron) = &cron {
+        engine::Cron::parse(cron, "UTC").map_err(|error| error.to_string())?;
+    }
+    Ok(ScheduleSetting { name: name.to_owned(), cron })
 }
 
 /// What to snapshot, and how.
@@ -110,8 +152,22 @@ impl ServiceArgs {
 /// A network's name is part of public keys and URLs.
 pub fn network_name(name: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let reserved =
-        ["api", "chunks", "latest.json", "snapshots", "runs", "workflows", "livez", "readyz", "version", "signing-keys"];
+    let reserved = [
+        "api",
+        "audit-log",
+        "chunks",
+        "latest.json",
+        "signing-keys",
+        "snapshots",
+        "runs",
+        "schedules",
+        "queues",
+        "workers",
+        "workflows",
+        "livez",
+        "readyz",
+        "version",
+    ];
     if name.is_empty() || name.len() > 40 || !name.chars().all(good) || reserved.contains(&name) {
         return Err("use lower-case letters, digits and hyphens, for example mainnet".into());
     }
@@ -190,6 +246,16 @@ mod tests {
         let failure = Servers::from_vars(vars).err().unwrap();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.message.contains("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, PUBLIC_BASE_URL"), "{failure}");
+    }
+
+    #[test]
+    fn a_schedule_is_set_to_a_time_or_to_off() {
+        let set = schedule_setting("nightly-snapshot=30 3 * * *").unwrap();
+        assert_eq!((set.name.as_str(), set.cron.as_deref()), ("nightly-snapshot", Some("30 3 * * *")));
+        assert_eq!(schedule_setting("nightly-snapshot=off").unwrap().cron, None);
+        for bad in ["nightly-snapshot", "nightly=off", "nightly-snapshot=", "nightly-snapshot=61 * * * *"] {
+            assert!(schedule_setting(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! imports another workflow.
 
 pub mod catalog;
+pub mod schedules;
 pub mod services;
 pub mod snapshot;
 mod start;
@@ -12,7 +13,7 @@ mod step_error;
 use engine::Workflow;
 use services::Services;
 
-pub use start::{BadParams, Starter, prepare};
+pub use start::{BadParams, Starter, prepare, preparing};
 
 /// A workflow and how a request for a run of it is understood.
 pub struct Registered {

@@ -1,6 +1,7 @@
 //! From a request to the parameters of a run, so that what cannot work is refused before a run exists.
 
-use engine::StartRun;
+use engine::{Prepare, PrepareError, StartRun};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
@@ -25,6 +26,14 @@ pub enum BadParams {
         /// What is wrong.
         problem: String,
     },
+    /// There is nothing yet that the workflow could work on.
+    #[error("workflow `{workflow}` has nothing to work on: {problem}")]
+    Nothing {
+        /// The workflow.
+        workflow: &'static str,
+        /// What is missing.
+        problem: String,
+    },
     /// The indexed database cannot be asked.
     #[error("the indexed database does not answer")]
     Database(#[from] sqlx::Error),
@@ -44,4 +53,18 @@ pub async fn prepare(services: &Services, name: &str, params: Value) -> Result<S
         return Err(BadParams::UnknownWorkflow { name: name.to_owned(), known });
     };
     (found.starter)(services, params).await
+}
+
+/// [`prepare`] for the runs that the engine starts by schedule, so that they cannot differ from those that people start.
+pub fn preparing(services: Services) -> Prepare {
+    Prepare::new(move |name, params| {
+        let services = services.clone();
+        async move {
+            prepare(&services, &name, params).await.map_err(|error| match error {
+                BadParams::Database(_) => PrepareError::Unavailable(error.into()),
+                error => PrepareError::Refused(error.into()),
+            })
+        }
+        .boxed()
+    })
 }

@@ -96,6 +96,7 @@ fn bad_params(error: BadParams) -> Problem {
     match error {
         BadParams::UnknownWorkflow { .. } => Problem::not_found("WORKFLOW_NOT_FOUND", error.to_string()),
         BadParams::Params { .. } => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR", error.to_string()),
+        BadParams::Nothing { .. } => Problem::new(StatusCode::CONFLICT, "NOTHING_TO_DO", error.to_string()),
         BadParams::Database(source) => Problem::unavailable("the indexed database does not answer", &source),
     }
 }

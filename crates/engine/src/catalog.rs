@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     error::StartError,
+    prepare::Prepare,
     workflow::{StepSpec, Workflow},
 };
 
@@ -59,7 +60,10 @@ pub(crate) struct Definition {
 
 /// The workflows of this binary by name. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Catalog(Arc<BTreeMap<&'static str, Definition>>);
+pub struct Catalog {
+    known: Arc<BTreeMap<&'static str, Definition>>,
+    pub(crate) prepare: Option<Prepare>,
+}
 
 impl Catalog {
     /// Checks the workflows and keeps what starting a run needs.
@@ -79,16 +83,22 @@ impl Catalog {
                 return Err(WorkflowError::Twice { workflow: workflow.name });
             }
         }
-        Ok(Self(Arc::new(known)))
+        Ok(Self { known: Arc::new(known), prepare: None })
+    }
+
+    /// Runs that the engine starts of its own accord are made by `prepare`.
+    #[must_use]
+    pub fn prepared_by(self, prepare: Prepare) -> Self {
+        Self { prepare: Some(prepare), ..self }
     }
 
     /// The names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.keys().copied()
+        self.known.keys().copied()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Definition> {
-        self.0.get(name)
+        self.known.get(name)
     }
 
     /// Says which workflows there are.
@@ -98,7 +108,7 @@ impl Catalog {
 
     /// Names and versions side by side, as the ledger's arrays want them.
     pub(crate) fn versions(&self) -> (Vec<String>, Vec<i32>) {
-        self.0.values().map(|known| (known.name.to_owned(), known.version.cast_signed())).unzip()
+        self.known.values().map(|known| (known.name.to_owned(), known.version.cast_signed())).unzip()
     }
 }
 

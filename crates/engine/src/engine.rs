@@ -1,4 +1,5 @@
-//! A process's share in running things: pull loops per queue, the sweep, the registration, and their common end.
+//! A process's share in running things, by its roles: pull loops per queue, the sweep, the schedules, the registration,
+//! and their common end.
 //! Invariant: a failing database ends none of them; each is tried again with a capped wait, pull loops under a new name.
 use std::{
     collections::HashMap,
@@ -18,9 +19,11 @@ use crate::{
     doorbell::{OnRing, Puller},
     error::EngineError,
     model::Queue,
+    prepare::Prepare,
     registry::Registration,
     retention::{Retention, Tidier},
     runner::Runner,
+    scheduler::Scheduler,
     statements::Claimant,
     sweep::{SLOW, Sweeper},
     wake::Wakes,
@@ -29,6 +32,11 @@ use crate::{
 
 /// Pull loops per queue: one fetches a doorbell a time, so a few of them keep more slots busy with short steps.
 const PULLERS: usize = 4;
+
+/// Steps of queue `deliver` wait for others most of their time: one loop keeps their slots busy.
+const fn pullers(queue: Queue) -> usize {
+    if matches!(queue, Queue::Deliver) { 1 } else { PULLERS }
+}
 
 /// How an engine is asked to end.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +60,14 @@ pub struct EngineConfig {
     pub io_slots: usize,
     /// Steps of queue `cpu` at once.
     pub cpu_slots: usize,
+    /// Steps of queue `deliver` at once.
+    pub deliver_slots: usize,
+    /// What this process was started for, as operators know it; shown, and otherwise without effect.
+    pub roles: Vec<String>,
+    /// The queues to take steps from. With none, and without `fires`, the process is only seen to be there.
+    pub queues: Vec<Queue>,
+    /// Whether to fire schedules.
+    pub fires: bool,
     /// How long a step is held without a renewal; renewed every third of it. Bounds the takeover after a crash.
     pub lease: Duration,
     /// Time between sweeps.
@@ -72,6 +88,10 @@ impl Default for EngineConfig {
             control_slots: 4,
             io_slots: 8,
             cpu_slots: std::thread::available_parallelism().map_or(2, usize::from),
+            deliver_slots: 8,
+            roles: Vec::new(),
+            queues: Queue::ALL.to_vec(),
+            fires: true,
             lease: Duration::from_secs(4),
             sweep_interval: Duration::from_secs(1),
             doorbell_lost_after: Duration::from_secs(5),
@@ -87,7 +107,13 @@ impl EngineConfig {
             Queue::Control => self.control_slots,
             Queue::Io => self.io_slots,
             Queue::Cpu => self.cpu_slots,
+            Queue::Deliver => self.deliver_slots,
         }
+    }
+
+    /// Whether to take part in the sweep: whoever does any work does.
+    const fn sweeps(&self) -> bool {
+        !self.queues.is_empty() || self.fires
     }
 
     fn check(&self) -> Result<(), EngineError> {
@@ -131,6 +157,12 @@ impl<S: Send + Sync + 'static> Engine<S> {
         Ok(Self { config, catalog, pool, services: services.into(), workflows })
     }
 
+    /// Runs that this engine starts of its own accord are made by `prepare`.
+    #[must_use]
+    pub fn prepared_by(self, prepare: Prepare) -> Self {
+        Self { catalog: self.catalog.prepared_by(prepare), ..self }
+    }
+
     /// Starts, cancels and reads runs.
     #[must_use]
     pub fn client(&self) -> Client {
@@ -143,24 +175,15 @@ impl<S: Send + Sync + 'static> Engine<S> {
     /// # Errors
     /// The control database refuses the registration. Later outages are waited out.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), EngineError> {
-        let registration = Arc::new(Registration::new(&self.config.host, &self.config.version, &self.catalog));
+        let registration = Arc::new(Registration::new(&self.config, &self.catalog));
         registration.insert(&self.pool).await.map_err(EngineError::Register)?;
-        let (sweeper, tidier) = (self.sweeper(Arc::clone(&registration)), self.tidier(Arc::clone(&registration)));
+        let tend = self.tend(&registration);
+        let fire = self.fire(shutdown.soft.clone());
         let (pool, config) = (self.pool.clone(), self.config.clone());
         let runner = Arc::new(self.into_runner(&registration.id, shutdown.clone()));
         let wakes = Wakes::default();
-        let pullers = Queue::ALL.iter().flat_map(|queue| {
-            let slots = config.slots(*queue);
-            let permits = Arc::new(Semaphore::new(slots));
-            let loops = slots.min(PULLERS);
-            (0..loops).map(|no| (*queue, no, slots.div_ceil(loops), Arc::clone(&permits))).collect::<Vec<_>>()
-        });
-        let pullers = join_all(pullers.map(|(queue, no, concurrency, permits)| {
-            let supervisor = Supervisor { runner: &runner, wakes: &wakes, queue, no, concurrency, permits };
-            supervisor.run().boxed()
-        }));
         let work = async {
-            pullers.await;
+            pull(&config, &runner, &wakes).await;
             runner.running.close();
             runner.running.wait().await;
         };
@@ -174,26 +197,52 @@ impl<S: Send + Sync + 'static> Engine<S> {
         tokio::select! {
             () = work => info!("all steps of this worker have ended"),
             () = shutdown.hard.cancelled() => info!("stopping hard; leases of running steps will expire"),
-            () = sweeper.run() => {}
-            () = tidier.run() => {}
-            () = wakes.listen(&pool) => {}
+            () = tend => {}
+            () = fire => {}
+            () = registration.keep(&pool, config.sweep_interval) => {}
+            () = listen(&config, &wakes, &pool) => {}
             () = note_drain => {}
         }
         // Steps look at the same token; this only waits for their tasks to be gone.
         runner.running.close();
         runner.running.wait().await;
+        if !shutdown.hard.is_cancelled() {
+            registration.remove(&pool).await;
+        }
         Ok(())
     }
 
-    fn sweeper(&self, registration: Arc<Registration>) -> Sweeper {
+    /// The sweep and what is beside it; never ends.
+    fn tend(&self, registration: &Arc<Registration>) -> impl Future<Output = ()> + use<S> {
+        let (sweeper, tidier) = (self.sweeper(), self.tidier(Arc::clone(registration)));
+        let sweeps = self.config.sweeps();
+        async move {
+            if sweeps {
+                tokio::join!(sweeper.run(), tidier.run());
+            }
+            std::future::pending().await
+        }
+    }
+
+    /// Fires schedules until the process is asked to stop; never ends.
+    fn fire(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<S> {
+        let (pool, catalog) = (self.pool.clone(), self.catalog.clone());
+        let scheduler = self.config.fires.then(|| Scheduler { pool, catalog, interval: self.config.sweep_interval });
+        async move {
+            if let Some(scheduler) = scheduler {
+                stop.run_until_cancelled(scheduler.run()).await;
+            }
+            std::future::pending().await
+        }
+    }
+
+    fn sweeper(&self) -> Sweeper {
         Sweeper {
             pool: self.pool.clone(),
-            catalog: self.catalog.clone(),
             interval: self.config.sweep_interval,
             lease: self.config.lease,
             lost_after: self.config.doorbell_lost_after,
             stranded_after: self.config.stranded_after,
-            registration,
         }
     }
 
@@ -219,6 +268,28 @@ impl<S: Send + Sync + 'static> Engine<S> {
             running: TaskTracker::new(),
         }
     }
+}
+
+/// Takes steps from the queues of this process until it is asked to stop.
+async fn pull<S: Send + Sync + 'static>(config: &EngineConfig, runner: &Arc<Runner<S>>, wakes: &Wakes) {
+    let places = config.queues.iter().flat_map(|queue| {
+        let slots = config.slots(*queue);
+        let permits = Arc::new(Semaphore::new(slots));
+        let loops = slots.min(pullers(*queue));
+        (0..loops).map(|no| (*queue, no, slots.div_ceil(loops), Arc::clone(&permits))).collect::<Vec<_>>()
+    });
+    let loops = places
+        .map(|(queue, no, concurrency, permits)| Supervisor { runner, wakes, queue, no, concurrency, permits }.run().boxed());
+    join_all(loops).await;
+    runner.shutdown.soft.cancelled().await;
+}
+
+/// Hears of doorbells; never ends.
+async fn listen(config: &EngineConfig, wakes: &Wakes, pool: &PgPool) {
+    if !config.queues.is_empty() {
+        wakes.listen(pool).await;
+    }
+    std::future::pending().await
 }
 
 /// Keeps one pull loop going.

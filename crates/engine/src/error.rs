@@ -5,6 +5,8 @@ use std::error::Error;
 use crate::{
     crontab::CronError,
     model::{RunId, RunState},
+    once::KeyError,
+    prepare::PrepareError,
 };
 
 /// A cause of any type.
@@ -122,6 +124,9 @@ pub enum RetryError {
         /// The version that planned it.
         version: i32,
     },
+    /// The idempotency key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The run cannot be started (again).
     #[error(transparent)]
     Start(#[from] StartError),
@@ -163,21 +168,12 @@ pub enum PauseError {
 /// Why a run was not started once. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum OnceError {
-    /// The key was used with another body.
-    #[error("this idempotency key was used for another request, which started run {run}: use a new key")]
-    KeyReused {
-        /// What it started.
-        run: RunId,
-    },
-    /// Empty or too long.
-    #[error("an idempotency key must have 1 to 255 bytes")]
-    BadKey,
+    /// The key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The run cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The ledger could not be written.
-    #[error("cannot write the run to the control database")]
-    Database(#[from] sqlx::Error),
 }
 
 /// Why a limit was not set. Nothing was changed.
@@ -228,6 +224,12 @@ pub enum ScheduleError {
     /// Its expression or time zone is not valid.
     #[error(transparent)]
     Cron(#[from] CronError),
+    /// No run can be made of its parameters.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The idempotency key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Its run cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -1,4 +1,4 @@
-//! Firing schedules: part of the sweep, on every node, without a leader.
+//! Firing schedules: on any number of nodes, without a leader.
 //!
 //! Each tick is one transaction that locks its schedule (skipping those another scheduler has), starts the run and moves
 //! the schedule on. Invariant: however many schedulers, and whatever happens to them, a tick starts at most one run, and
@@ -15,8 +15,9 @@ use crate::{
     consequence,
     error::{StartError, chain},
     model::{Level, RunId},
+    prepare::PrepareError,
     schedule::{Catchup, Overlap, SCHEDULE, Schedule, now},
-    start::{Tick, start},
+    start::{StartRun, Tick, start},
     statements,
     ticks::Cron,
 };
@@ -39,7 +40,7 @@ pub struct Fired {
 }
 
 impl Client {
-    /// **Sweep, schedules.** Fires what is due at `time`, by default the database's: an engine does this by itself.
+    /// Fires what is due at `time`, by default the database's: an engine does this by itself.
     ///
     /// # Errors
     /// The database's; what was fired before stays fired.
@@ -50,13 +51,21 @@ impl Client {
 
 pub(crate) async fn fire_due(pool: &PgPool, catalog: &Catalog, time: Option<DateTime<Utc>>) -> sqlx::Result<Vec<Fired>> {
     let (workflows, _) = catalog.versions();
-    let sql = "select name, coalesce($2, now()) from snapshots.schedule \
-         where paused_at is null and next_at <= coalesce($2, now()) and workflow = any($1) order by next_at";
-    let due: Vec<(String, DateTime<Utc>)> = sqlx::query_as(sql).bind(&workflows).bind(time).fetch_all(pool).await?;
+    let sql = format!(
+        "select {SCHEDULE} from snapshots.schedule \
+         where paused_at is null and next_at <= coalesce($2, now()) and workflow = any($1) order by next_at"
+    );
+    let due: Vec<Schedule> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&workflows).bind(time).fetch_all(pool).await?;
     let mut fired = Vec::new();
-    for (name, now) in due {
+    for schedule in due {
+        let wanted = Wanted { request: catalog.request_of(&schedule).await, schedule };
+        let now = match time {
+            Some(time) => time,
+            None => now(pool).await?,
+        };
+        let name = &wanted.schedule.name;
         for _ in 0..TICKS {
-            match fire_one(pool, catalog, &name, now).await {
+            match fire_one(pool, catalog, &wanted, now).await {
                 Ok(Step::Fired(tick)) => {
                     info!(schedule = name, run.id = %tick.run, tick = %tick.at, "a schedule fired");
                     fired.push(tick);
@@ -71,6 +80,12 @@ pub(crate) async fn fire_due(pool: &PgPool, catalog: &Catalog, time: Option<Date
         }
     }
     Ok(fired)
+}
+
+/// A due schedule as it was when its run was prepared.
+struct Wanted {
+    schedule: Schedule,
+    request: Result<StartRun, PrepareError>,
 }
 
 /// What looking at a due schedule came to.
@@ -90,7 +105,8 @@ struct Note {
     run: Option<RunId>,
 }
 
-async fn fire_one(pool: &PgPool, catalog: &Catalog, name: &str, now: DateTime<Utc>) -> sqlx::Result<Step> {
+async fn fire_one(pool: &PgPool, catalog: &Catalog, wanted: &Wanted, now: DateTime<Utc>) -> sqlx::Result<Step> {
+    let name = wanted.schedule.name.as_str();
     let mut tx = pool.begin().await?;
     let sql = format!(
         "select {SCHEDULE} from snapshots.schedule where name = $1 and paused_at is null and next_at <= $2 \
@@ -100,6 +116,10 @@ async fn fire_one(pool: &PgPool, catalog: &Catalog, name: &str, now: DateTime<Ut
     let Some((schedule, due)) = found.and_then(|found| found.next_at.map(|due| (found, due))) else {
         return Ok(Step::Idle);
     };
+    // An operator changed it since: what was prepared is not what it wants any more. The next look is soon.
+    if !schedule.wants_the_same(&wanted.schedule) {
+        return Ok(Step::Idle);
+    }
     let cron = match Cron::parse(&schedule.cron, &schedule.timezone) {
         Ok(cron) => cron,
         Err(error) => {
@@ -110,12 +130,15 @@ async fn fire_one(pool: &PgPool, catalog: &Catalog, name: &str, now: DateTime<Ut
         }
     };
     let note = match choose(&schedule, &cron, due, now) {
-        Some(tick) => deal_with(&mut tx, catalog, &schedule, tick).await?,
+        Some(tick) => deal_with(&mut tx, catalog, (&schedule, &wanted.request), tick).await?,
         None => {
             let detail = format!("no scheduler was there for it; found at {now}");
             Note { tick: cron.latest_at(now).unwrap_or(due), outcome: "missed", detail: Some(detail), run: None }
         }
     };
+    if note.run.is_none() && schedule.last_outcome.as_deref() != Some(note.outcome) {
+        warn!(schedule = name, tick = %note.tick, outcome = note.outcome, detail = note.detail, "a schedule did not fire");
+    }
     let waiting = note.outcome == "waiting";
     let next = if waiting { Some(note.tick) } else { cron.next_after(note.tick) };
     write(&mut tx, name, next, &note).await?;
@@ -137,7 +160,12 @@ fn choose(schedule: &Schedule, cron: &Cron, due: DateTime<Utc>, now: DateTime<Ut
     (schedule.catchup == Catchup::Last || now - latest <= MISSED_AFTER).then_some(latest)
 }
 
-async fn deal_with(tx: &mut PgConnection, catalog: &Catalog, schedule: &Schedule, tick: DateTime<Utc>) -> sqlx::Result<Note> {
+async fn deal_with(
+    tx: &mut PgConnection,
+    catalog: &Catalog,
+    (schedule, request): (&Schedule, &Result<StartRun, PrepareError>),
+    tick: DateTime<Utc>,
+) -> sqlx::Result<Note> {
     let note = |outcome, detail, run| Note { tick, outcome, detail, run };
     let sql = "select id from snapshots.run where schedule = $1 and fire_at = $2";
     let twin: Option<RunId> = sqlx::query_scalar(sql).bind(&schedule.name).bind(tick).fetch_optional(&mut *tx).await?;
@@ -162,8 +190,13 @@ async fn deal_with(tx: &mut PgConnection, catalog: &Catalog, schedule: &Schedule
             }
         }
     }
+    let request = match request {
+        Ok(request) => request,
+        Err(PrepareError::Unavailable(why)) => return Ok(note("waiting", Some(chain(&**why)), None)),
+        Err(PrepareError::Refused(why)) => return Ok(note("refused", Some(chain(&**why)), None)),
+    };
     let origin = Tick { schedule: &schedule.name, fire_at: Some(tick) };
-    match start(tx, catalog, &schedule.request(), Some(origin)).await {
+    match start(tx, catalog, request, Some(origin)).await {
         Ok(run) => Ok(note("fired", None, Some(run))),
         Err(StartError::AlreadyRunning { run }) => {
             let outcome = if schedule.overlap == Overlap::Skip { "skipped" } else { "waiting" };

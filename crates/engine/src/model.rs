@@ -140,6 +140,8 @@ words! {
         Io = "io",
         /// Compression and hashing.
         Cpu = "cpu",
+        /// Waiting for other people's servers, which may be slow and must not keep our own work from a slot.
+        Deliver = "deliver",
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     consequence,
     error::{CancelError, RetryError, StartError},
     model::{Level, RunId, RunState},
+    once::{Idempotency, Started},
     queries::{self, RunCursor, RunFilter},
     retry::{self, RetryFrom},
     start::StartRun,
@@ -67,7 +68,21 @@ impl Client {
     /// # Errors
     /// See [`RetryError`].
     pub async fn retry(&self, run: RunId, from: RetryFrom, actor: &str) -> Result<RunId, RetryError> {
-        let retried = retry::retry(self, run, from, actor).await;
+        Ok(self.retry_once(run, from, None, actor).await?.run)
+    }
+
+    /// As [`Client::retry`]; with a key that has retried it before, nothing is changed.
+    ///
+    /// # Errors
+    /// See [`RetryError`].
+    pub async fn retry_once(
+        &self,
+        run: RunId,
+        from: RetryFrom,
+        key: Option<&Idempotency<'_>>,
+        actor: &str,
+    ) -> Result<Started, RetryError> {
+        let retried = retry::retry(self, run, from, key, actor).await;
         match retried {
             // Somebody started a run with the same key in the same moment.
             Err(RetryError::Database(error)) if is_conflict(&error, "run_one_unfinished") => {

@@ -1,48 +1,71 @@
-//! The row by which a process is seen: who, since when, what it can run, whether it is draining.
+//! The row by which a process is seen: who, since when, in which roles, what it can run, whether it is draining.
 //! Invariant: an id is never used twice, so a row's `seen_at` speaks of one process only.
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tracing::warn;
 use uuid::Uuid;
 
-use crate::{catalog::Catalog, model::Queue};
+use crate::{catalog::Catalog, engine::EngineConfig, error::chain};
 
 pub(crate) struct Registration {
     pub(crate) id: String,
     host: String,
     version: String,
+    roles: Vec<String>,
+    queues: Vec<&'static str>,
     workflows: Value,
 }
 
 impl Registration {
-    pub(crate) fn new(host: &str, version: &str, catalog: &Catalog) -> Self {
+    /// A process that takes no steps knows no workflow: runs must not wait for it.
+    pub(crate) fn new(config: &EngineConfig, catalog: &Catalog) -> Self {
         let (names, versions) = catalog.versions();
-        let workflows = names.iter().zip(versions).map(|(name, version)| json!({ "name": name, "version": version }));
+        let known = names.iter().zip(versions).filter(|_| !config.queues.is_empty());
         Self {
-            id: format!("{host}-{}-{}", std::process::id(), Uuid::now_v7().simple()),
-            host: host.to_owned(),
-            version: version.to_owned(),
-            workflows: workflows.collect(),
+            id: format!("{}-{}-{}", config.host, std::process::id(), Uuid::now_v7().simple()),
+            host: config.host.clone(),
+            version: config.version.clone(),
+            roles: config.roles.clone(),
+            queues: config.queues.iter().map(|queue| queue.as_str()).collect(),
+            workflows: known.map(|(name, version)| json!({ "name": name, "version": version })).collect(),
         }
     }
 
     pub(crate) async fn insert(&self, pool: &PgPool) -> sqlx::Result<()> {
-        let queues: Vec<&str> = Queue::ALL.iter().map(|queue| queue.as_str()).collect();
-        let sql = "insert into snapshots.worker (id, host, pid, version, queues, workflows) \
-             values ($1, $2, $3, $4, $5, $6) on conflict (id) do update set seen_at = now(), draining = false";
+        let sql = "insert into snapshots.worker (id, host, pid, version, roles, queues, workflows) \
+             values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do update set seen_at = now()";
         sqlx::query(sql)
             .bind(&self.id)
             .bind(&self.host)
             .bind(std::process::id().cast_signed())
             .bind(&self.version)
-            .bind(queues)
+            .bind(&self.roles)
+            .bind(&self.queues)
             .bind(&self.workflows)
             .execute(pool)
             .await?;
         Ok(())
     }
 
-    pub(crate) async fn beat(&self, pool: &PgPool) -> sqlx::Result<()> {
-        sqlx::query("update snapshots.worker set seen_at = now() where id = $1").bind(&self.id).execute(pool).await?;
+    /// Beats until dropped. A process that slept for a day finds its row pruned and writes it again.
+    pub(crate) async fn keep(&self, pool: &PgPool, interval: Duration) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.beat(pool).await {
+                warn!(error = chain(&error), "cannot beat, trying again");
+            }
+        }
+    }
+
+    async fn beat(&self, pool: &PgPool) -> sqlx::Result<()> {
+        let sql = "update snapshots.worker set seen_at = now() where id = $1";
+        if sqlx::query(sql).bind(&self.id).execute(pool).await?.rows_affected() == 0 {
+            self.insert(pool).await?;
+        }
         Ok(())
     }
 
@@ -50,6 +73,14 @@ impl Registration {
         let sql = "update snapshots.worker set draining = true where id = $1";
         sqlx::query(sql).bind(&self.id).execute(pool).await?;
         Ok(())
+    }
+
+    /// Takes the row away: the process has ended as it should. One that cannot be deleted is soon seen to be gone.
+    pub(crate) async fn remove(&self, pool: &PgPool) {
+        let sql = "delete from snapshots.worker where id = $1";
+        if let Err(error) = sqlx::query(sql).bind(&self.id).execute(pool).await {
+            warn!(error = chain(&error), "cannot take this worker off the list");
+        }
     }
 
     pub(crate) async fn prune(&self, pool: &PgPool) -> sqlx::Result<()> {

@@ -12,6 +12,7 @@ use crate::{
     doorbell::{self, Ring},
     error::{RetryError, StartError},
     model::{Level, Queue, Run, RunId, RunState, StepId, StepState},
+    once::{self, Idempotency, Started},
     operations::lock_run,
     queries,
     start::{StartRun, start},
@@ -27,8 +28,17 @@ pub enum RetryFrom {
     Start,
 }
 
-pub(crate) async fn retry(client: &Client, id: RunId, from: RetryFrom, actor: &str) -> Result<RunId, RetryError> {
+pub(crate) async fn retry(
+    client: &Client,
+    id: RunId,
+    from: RetryFrom,
+    key: Option<&Idempotency<'_>>,
+    actor: &str,
+) -> Result<Started, RetryError> {
     let mut tx = client.pool.begin().await?;
+    if let Some(run) = once::begun(&mut tx, key).await? {
+        return Ok(Started { run, replayed: true });
+    }
     lock_run(&mut tx, id).await?.ok_or(RetryError::UnknownRun { run: id })?;
     let run = queries::run(&mut *tx, id).await?.ok_or(RetryError::UnknownRun { run: id })?;
     if !run.state.is_finished() {
@@ -42,10 +52,11 @@ pub(crate) async fn retry(client: &Client, id: RunId, from: RetryFrom, actor: &s
             id
         }
     };
+    once::keep(&mut tx, key, retried).await?;
     let details = json!({ "from": from, "run": retried, "state": run.state, "error": run.error });
     audit::record(&mut *tx, actor, ("run.retry", &id.to_string()), &details).await?;
     tx.commit().await?;
-    Ok(retried)
+    Ok(Started { run: retried, replayed: false })
 }
 
 async fn again(client: &Client, tx: &mut PgConnection, run: &Run) -> Result<RunId, RetryError> {

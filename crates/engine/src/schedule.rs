@@ -1,5 +1,6 @@
-//! Schedules as operators see and change them. When they fire is `ticks`' business, firing them `fire`'s.
-//! Invariant: what the code gives as default is inserted once; from then on the row belongs to the operators.
+//! Schedules as operators see and change them. When they fire is `ticks`' business, firing them `fire`'s, where they come
+//! from `defaults`'.
+//! Invariant: a change that is refused changes nothing; one that is done is in the audit log.
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +14,8 @@ use crate::{
     crontab::CronError,
     error::{ScheduleError, StartError},
     model::{RunId, words},
-    start::{StartRun, Tick, start},
+    once::{self, Idempotency, Started},
+    start::{Tick, start},
     ticks::Cron,
 };
 
@@ -94,42 +96,10 @@ impl Schedule {
         Ok(Cron::parse(&self.cron, &self.timezone)?.next_fires(now, count))
     }
 
-    pub(crate) fn request(&self) -> StartRun {
-        let mut request = StartRun::new(&self.workflow, self.params.clone());
-        request.unique_key.clone_from(&self.unique_key);
-        request.priority = self.priority;
-        request
-    }
-}
-
-/// A schedule that comes with the program.
-#[derive(Debug, Clone)]
-pub struct ScheduleDefault {
-    /// Its name; forever, since operators' changes hang on it.
-    pub name: String,
-    /// What it starts.
-    pub workflow: String,
-    /// The parameters of its runs.
-    pub params: Value,
-    /// The unique key of its runs.
-    pub unique_key: Option<String>,
-    /// Five fields, as in crontab(5).
-    pub cron: String,
-    /// IANA name.
-    pub timezone: String,
-    /// What a tick does while an earlier run is unfinished.
-    pub overlap: Overlap,
-    /// What becomes of missed ticks.
-    pub catchup: Catchup,
-}
-
-impl ScheduleDefault {
-    /// A schedule in UTC that skips while its last run is unfinished and catches up the last missed tick.
-    #[must_use]
-    pub fn new(name: &str, workflow: &str, cron: &str, params: Value) -> Self {
-        let (name, workflow, cron) = (name.to_owned(), workflow.to_owned(), cron.to_owned());
-        let (overlap, catchup) = (Overlap::Skip, Catchup::Last);
-        Self { name, workflow, params, unique_key: None, cron, timezone: "UTC".to_owned(), overlap, catchup }
+    /// Whether runs of both are the same.
+    pub(crate) fn wants_the_same(&self, other: &Self) -> bool {
+        let wanted = |schedule: &Self| (schedule.workflow.clone(), schedule.unique_key.clone(), schedule.priority);
+        wanted(self) == wanted(other) && self.params == other.params
     }
 }
 
@@ -161,35 +131,6 @@ pub(crate) const SCHEDULE: &str = "name, workflow, params, unique_key, priority,
      paused_by, pause_reason, next_at, last_tick_at, last_outcome, last_detail, last_run_id, created_at, updated_at";
 
 impl Client {
-    /// Inserts the schedules that are not there yet; those that are stay as operators left them.
-    ///
-    /// # Errors
-    /// An expression, time zone or workflow that is not valid: nothing was inserted. Or the database's.
-    pub async fn ensure_schedules(&self, defaults: &[ScheduleDefault]) -> Result<(), ScheduleError> {
-        let mut tx = self.pool.begin().await?;
-        let now = now(&mut *tx).await?;
-        for default in defaults {
-            self.catalog.get(&default.workflow).ok_or_else(|| self.catalog.unknown(&default.workflow))?;
-            let next = Cron::parse(&default.cron, &default.timezone)?.next_after(now);
-            let sql = "insert into snapshots.schedule (name, workflow, params, unique_key, cron, timezone, overlap, catchup, \
-                 next_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (name) do nothing";
-            sqlx::query(sql)
-                .bind(&default.name)
-                .bind(&default.workflow)
-                .bind(&default.params)
-                .bind(&default.unique_key)
-                .bind(&default.cron)
-                .bind(&default.timezone)
-                .bind(default.overlap.as_str())
-                .bind(default.catchup.as_str())
-                .bind(next)
-                .execute(&mut *tx)
-                .await?;
-        }
-        tx.commit().await?;
-        Ok(())
-    }
-
     /// All schedules by name.
     ///
     /// # Errors
@@ -251,6 +192,10 @@ impl Client {
     /// # Errors
     /// See [`ScheduleError`]; nothing was changed then.
     pub async fn change_schedule(&self, name: &str, change: &ScheduleChange, actor: &str) -> Result<Schedule, ScheduleError> {
+        if let Some(params) = &change.params {
+            let workflow = self.schedule(name).await?.workflow;
+            self.catalog.prepare(&workflow, params.clone()).await?;
+        }
         let mut tx = self.pool.begin().await?;
         let old = locked(&mut tx, name).await?;
         let cron = change.cron.as_ref().unwrap_or(&old.cron);
@@ -281,18 +226,24 @@ impl Client {
         Ok(changed)
     }
 
-    /// Starts a run of the schedule now, paused or not; its ticks stay as they are.
+    /// Starts a run of the schedule now, paused or not; its ticks stay as they are. With a key that has started one
+    /// before, nothing is started.
     ///
     /// # Errors
     /// See [`ScheduleError`].
-    pub async fn run_schedule(&self, name: &str, actor: &str) -> Result<RunId, ScheduleError> {
+    pub async fn run_schedule(&self, name: &str, key: Option<&Idempotency<'_>>, actor: &str) -> Result<Started, ScheduleError> {
+        let request = self.catalog.request_of(&self.schedule(name).await?).await?;
         let mut tx = self.pool.begin().await?;
-        let found = locked(&mut tx, name).await?;
+        if let Some(run) = once::begun(&mut tx, key).await? {
+            return Ok(Started { run, replayed: true });
+        }
+        locked(&mut tx, name).await?;
         let tick = Tick { schedule: name, fire_at: None };
-        let run = start(&mut tx, &self.catalog, &found.request(), Some(tick)).await?;
+        let run = start(&mut tx, &self.catalog, &request, Some(tick)).await?;
+        once::keep(&mut tx, key, run).await?;
         record(&mut tx, actor, "schedule.run", name, &json!({ "run": run })).await?;
         tx.commit().await?;
-        Ok(run)
+        Ok(Started { run, replayed: false })
     }
 }
 

@@ -1,17 +1,14 @@
 //! The sweep: every node, every second, no leader. It mends what no message will: expired leases, retries that have
-//! come due, doorbells that were lost, schedules that are due, runs nobody can run, cancellations that raced.
+//! come due, doorbells that were lost, runs nobody can run, cancellations that raced.
 //!
 //! Invariant: after an outage of the database (seen as a gap between sweeps) no lease is declared expired for one whole
 //! lease, so that workers that could not renew get to: an outage costs no attempt.
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tracing::{info, warn};
 
-use crate::{catalog::Catalog, doorbell, error::chain, fire, queries, registry::Registration, statements};
+use crate::{doorbell, error::chain, queries, statements};
 
 /// How many doorbells one sweep rings at most.
 const RINGS: i64 = 500;
@@ -22,12 +19,10 @@ pub(crate) const SLOW: u32 = 30;
 
 pub(crate) struct Sweeper {
     pub(crate) pool: PgPool,
-    pub(crate) catalog: Catalog,
     pub(crate) interval: Duration,
     pub(crate) lease: Duration,
     pub(crate) lost_after: Duration,
     pub(crate) stranded_after: Duration,
-    pub(crate) registration: Arc<Registration>,
 }
 
 impl Sweeper {
@@ -68,10 +63,7 @@ impl Sweeper {
         for run in queries::cancelling(&self.pool).await? {
             statements::cancel(&self.pool, run).await?;
         }
-        fire::fire_due(&self.pool, &self.catalog, None).await?;
-        self.registration.beat(&self.pool).await?;
         if slow {
-            fire::set_back(&self.pool).await?;
             statements::fail_stranded(&self.pool, self.stranded_after).await?;
         }
         Ok(())

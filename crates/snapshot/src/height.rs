@@ -32,7 +32,9 @@ pub enum HeightError {
     #[error("the database holds no blocks; feed it with `snapshots ingest` or point DATABASE_URL at the indexer's database")]
     Empty,
     /// No progress row to take the network from.
-    #[error("index_progress has no row, so the network is unknown; let the indexer store a block, or give --network")]
+    #[error(
+        "index_progress has no row, so the network is unknown; let the indexer store a block (or feed recordings with `snapshots ingest`), or give --network"
+    )]
     NoNetwork,
     /// Another network than asked for.
     #[error("the database indexes {found}, not {wanted}; correct --network or DATABASE_URL")]

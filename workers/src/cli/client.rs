@@ -84,7 +84,10 @@ async fn checked(response: Response) -> Result<Response, Failure> {
     if status.is_success() {
         return Ok(response);
     }
+    let path = response.url().path().to_owned();
+    let problem: Value = response.json().await.unwrap_or_default();
     let exit = match status {
+        StatusCode::CONFLICT if problem["code"] == "NOTHING_TO_DO" => Exit::Refused,
         StatusCode::NOT_FOUND => Exit::NotFound,
         StatusCode::CONFLICT => Exit::Conflict,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Exit::Auth,
@@ -93,8 +96,6 @@ async fn checked(response: Response) -> Result<Response, Failure> {
         status if status.is_server_error() => Exit::Unreachable,
         _ => Exit::Failed,
     };
-    let path = response.url().path().to_owned();
-    let problem: Value = response.json().await.unwrap_or_default();
     let detail = problem["detail"].as_str().map_or_else(|| format!("{path} answered {status}"), str::to_owned);
     let failure = Failure::new(exit, detail);
     Err(match hint(exit) {
@@ -107,6 +108,7 @@ fn hint(exit: Exit) -> Option<&'static str> {
     match exit {
         Exit::NotFound => Some("`snapshots list` shows what is published"),
         Exit::Conflict => Some("wait for it to end; `snapshots list` shows the snapshot once it is published"),
+        Exit::Refused => Some("start again once the database has blocks"),
         Exit::Unreachable => Some("try again shortly; the service's log says more"),
         _ => None,
     }

@@ -5,6 +5,7 @@
 
 mod backends;
 mod found;
+mod roles;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use api::auth::Access;
 use api::{ApiState, Delivery};
 use axum::Router;
 use chain::Ingest;
-use engine::{Engine, EngineConfig, Shutdown};
+use engine::{Engine, Shutdown};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -80,17 +81,13 @@ impl Service {
         let services = backends.services(settings(args, public_base_url), signing).await?;
         let shutdown = Shutdown::default();
         let workflows = workflows::all().into_iter().map(|registered| registered.workflow).collect();
-        let engine = Engine::new(services.control.clone(), services.clone(), workflows, engine_config())?;
+        let engine = Engine::new(services.control.clone(), services.clone(), workflows, roles::engine_config(args))?
+            .prepared_by(workflows::preparing(services.clone()));
         let client = engine.client();
-        let mut tasks = Vec::new();
-        if args.has(Role::Worker) {
-            let shutdown = shutdown.clone();
-            tasks.push(tokio::spawn(async move {
-                if let Err(error) = engine.run(shutdown).await {
-                    tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "the worker stopped");
-                }
-            }));
+        if args.has(Role::Scheduler) {
+            client.ensure_schedules(&roles::schedules(&args.schedules)).await.context("cannot write the schedules")?;
         }
+        let mut tasks = vec![tokio::spawn(work(engine, shutdown.clone()))];
         let state = ApiState { services: services.clone(), engine: client.clone(), delivery, access };
         let routes = routes(args, state);
         let listener = CancellationToken::new();
@@ -157,17 +154,17 @@ fn access(args: &ServiceArgs) -> Result<Access, Failure> {
         let message =
             format!("refusing to listen on {} with the ingest role, which takes blocks without authentication", args.listen);
         let failure = Failure::new(Exit::Refused, message);
-        return Err(failure.hint("leave it out with --role api,worker and run it in a process of its own on loopback"));
+        return Err(
+            failure.hint("leave it out with --role api,worker,scheduler,deliver and run it in a process of its own on loopback")
+        );
     }
     Ok(Access::Keys)
 }
 
-fn engine_config() -> EngineConfig {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let default = EngineConfig::default();
-    // One more than cores: while one step waits for the disk to keep its chunk, another cuts.
-    let cpu_slots = default.cpu_slots + 1;
-    EngineConfig { host: host.unwrap_or(default.host), version: env!("CARGO_PKG_VERSION").into(), cpu_slots, ..default }
+async fn work(engine: Engine<Services>, shutdown: Shutdown) {
+    if let Err(error) = engine.run(shutdown).await {
+        tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "the worker stopped");
+    }
 }
 
 fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {

@@ -59,6 +59,7 @@ pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Resul
         let mut conn = services.indexed.acquire().await?;
         let network = height::network(&mut conn, wanted).await.map_err(|error| match error {
             HeightError::Database(error) => BadParams::Database(error),
+            HeightError::NoNetwork => BadParams::Nothing { workflow: NAME, problem: error.to_string() },
             other => wrong(other.to_string()),
         })?;
         let params = Params { network: Some(network.clone()) };

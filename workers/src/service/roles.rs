@@ -1,0 +1,45 @@
+//! From the roles and settings of a process to what its engine does and which schedules there are.
+
+use clap::ValueEnum;
+use engine::{EngineConfig, Queue, ScheduleDefault};
+
+use crate::config::{Role, ScheduleArgs, ServiceArgs};
+
+/// Every process registers, in whatever role; what it does beyond that, its roles say.
+pub(super) fn engine_config(args: &ServiceArgs) -> EngineConfig {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let default = EngineConfig::default();
+    let named = |role: &Role| role.to_possible_value().map(|value| value.get_name().to_owned());
+    EngineConfig {
+        host: host.unwrap_or(default.host),
+        version: env!("CARGO_PKG_VERSION").into(),
+        // One more than cores: while one step waits for the disk to keep its chunk, another cuts.
+        cpu_slots: default.cpu_slots + 1,
+        roles: Role::value_variants().iter().filter(|role| args.has(**role)).filter_map(named).collect(),
+        queues: Queue::ALL.iter().copied().filter(|queue| args.has(role_of(*queue))).collect(),
+        fires: args.has(Role::Scheduler),
+        ..default
+    }
+}
+
+fn role_of(queue: Queue) -> Role {
+    match queue {
+        Queue::Control | Queue::Io | Queue::Cpu => Role::Worker,
+        Queue::Deliver => Role::Deliver,
+    }
+}
+
+/// The schedules that the program comes with, as the settings change them.
+pub(super) fn schedules(args: &ScheduleArgs) -> Vec<ScheduleDefault> {
+    let mut defaults = workflows::schedules::defaults();
+    for default in &mut defaults {
+        let set = args.schedules.iter().rev().find(|setting| setting.name == default.name);
+        match set.map(|setting| &setting.cron) {
+            Some(Some(cron)) => default.cron.clone_from(cron),
+            Some(None) => default.off = Some("switched off by --schedule".into()),
+            None if args.no_schedules => default.off = Some("switched off by --no-schedules".into()),
+            None => {}
+        }
+    }
+    defaults
+}
