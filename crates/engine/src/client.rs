@@ -2,13 +2,13 @@
 //! runs is in `operations` and `pause`, schedules are in `schedule`.
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool, postgres::PgListener};
+use sqlx::{PgConnection, PgPool};
 
 use crate::{
     catalog::Catalog,
-    consequence,
     error::{StartError, WaitError},
     model::{Event, Run, RunDetail, RunId},
+    moves::Moves,
     queries::{self, RunFilter},
     start::{self, StartRun},
 };
@@ -21,13 +21,14 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Client {
     pub(crate) pool: PgPool,
     pub(crate) catalog: Catalog,
+    pub(crate) moves: Moves,
 }
 
 impl Client {
     /// A client for the workflows in `catalog`; `pool` must come from [`crate::control_pool`].
     #[must_use]
-    pub const fn new(pool: PgPool, catalog: Catalog) -> Self {
-        Self { pool, catalog }
+    pub fn new(pool: PgPool, catalog: Catalog) -> Self {
+        Self { moves: Moves::new(pool.clone()), pool, catalog }
     }
 
     /// The workflows that may be started.
@@ -88,28 +89,18 @@ impl Client {
         queries::events(&self.pool, run, after, i64::from(limit)).await
     }
 
-    /// Waits until the run has ended. Holds one connection; bound it with a timeout of your own.
+    /// Waits until the run has ended. All who wait share one connection; bound it with a timeout of your own.
     ///
     /// # Errors
     /// See [`WaitError`].
     pub async fn wait(&self, run: RunId) -> Result<Run, WaitError> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen(consequence::RUN_CHANNEL).await?;
+        let mut waiter = self.moves.subscribe();
         loop {
             let found = queries::run(&self.pool, run).await?.ok_or(WaitError::UnknownRun { run })?;
             if found.state.is_finished() {
                 return Ok(found);
             }
-            let told = async {
-                loop {
-                    match listener.recv().await {
-                        Ok(notification) if notification.payload() != run.to_string() => {}
-                        other => return other.map(drop),
-                    }
-                }
-            };
-            // An error here is mended by looking, which reports it if it lasts.
-            let _ = tokio::time::timeout(LOOK, told).await;
+            let _ = tokio::time::timeout(LOOK, waiter.told(Some(run))).await;
         }
     }
 }

@@ -19,9 +19,11 @@ mod doorbell;
 mod engine;
 mod error;
 mod fire;
+mod follow;
 mod lease;
 mod limit;
 mod model;
+mod moves;
 mod once;
 mod operations;
 mod pause;
@@ -55,6 +57,7 @@ pub use error::{
     StepError, WaitError,
 };
 pub use fire::Fired;
+pub use follow::{BadCursor, EventCursor, Follower};
 pub use limit::{Limit, LimitTarget};
 pub use model::{Attempt, Event, Level, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState};
 pub use once::{Idempotency, KeyError, Started};
