@@ -35,6 +35,7 @@ mod signing;
 mod snapshot_bad_input;
 mod snapshot_crash;
 mod snapshot_genuine;
+mod snapshot_incremental;
 mod snapshot_publish;
 mod snapshot_restore;
 #[path = "../support/mod.rs"]

@@ -4,6 +4,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use snapshot::manifest::Manifest;
 use snapshot::store::CompletedPart;
+use snapshot::writes::Writes;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -88,6 +89,26 @@ pub async fn allocate(conn: &mut PgConnection, run: Uuid, network: &str, id: &st
     .bind(floor.cast_signed())
     .fetch_one(conn)
     .await
+}
+
+/// Keeps what PostgreSQL had counted as written when a run planned its snapshot.
+///
+/// # Errors
+/// The database's.
+pub async fn keep_writes(db: impl PgExecutor<'_>, run: Uuid, writes: Option<&Writes>) -> sqlx::Result<()> {
+    let sql = "update snapshots.snapshot set writes = $2 where run_id = $1";
+    sqlx::query(sql).bind(run).bind(writes.map(Json)).execute(db).await?;
+    Ok(())
+}
+
+/// What PostgreSQL had counted as written when a snapshot was planned.
+///
+/// # Errors
+/// The database's.
+pub async fn writes_of(db: impl PgExecutor<'_>, network: &str, id: &str) -> sqlx::Result<Option<Writes>> {
+    let sql = "select writes from snapshots.snapshot where network = $1 and id = $2 and writes is not null";
+    let found: Option<Json<Writes>> = sqlx::query_scalar(sql).bind(network).bind(id).fetch_optional(db).await?;
+    Ok(found.map(|json| json.0))
 }
 
 /// Marks a snapshot as published, with what its manifest says.

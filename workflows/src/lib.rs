@@ -4,6 +4,7 @@
 //! imports another workflow.
 
 pub mod catalog;
+pub mod dirty;
 pub mod schedules;
 pub mod services;
 pub mod snapshot;

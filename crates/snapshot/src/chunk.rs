@@ -24,7 +24,7 @@ pub struct Chunk {
 }
 
 /// An inclusive range of block heights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Heights {
     /// First height.
     pub from: u64,

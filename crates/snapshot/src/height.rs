@@ -118,11 +118,11 @@ pub async fn network(conn: &mut PgConnection, wanted: Option<&str>) -> Result<St
     }
 }
 
-/// Finds H and checks the chain up to it.
+/// Finds H. The chain up to it is not looked at yet: that is [`gate`]'s business.
 ///
 /// # Errors
-/// Every variant of [`HeightError`] but those of [`network`].
-pub async fn examine(conn: &mut PgConnection, confirmations: u32) -> Result<ChainFacts, HeightError> {
+/// [`HeightError::Empty`], [`HeightError::NotFinal`].
+pub async fn find(conn: &mut PgConnection, confirmations: u32) -> Result<ChainFacts, HeightError> {
     let (first, tip) = ends(conn).await?.ok_or(HeightError::Empty)?;
     let burn_tip = block_at(conn, tip).await?.burn_block_height;
     let final_burn = burn_tip.checked_sub(u64::from(confirmations));
@@ -131,12 +131,22 @@ pub async fn examine(conn: &mut PgConnection, confirmations: u32) -> Result<Chai
         None => None,
     };
     let height = height.ok_or(HeightError::NotFinal { tip, burn_tip, confirmations })?;
-    refuse_gaps(conn, first, height).await?;
-    refuse_broken_links(conn, height).await?;
-    refuse_dangling(conn, height).await?;
     let block = block_at(conn, height).await?;
     let Block { hash, timestamp, burn_block_height } = block;
     Ok(ChainFacts { first, height, hash, timestamp, burn_block_height, tip, burn_tip })
+}
+
+/// Refuses a chain with faults in `from..=H`, the link from `from` to the block below it included. What lies below `from` was
+/// checked when an earlier snapshot was cut, and is known to be unchanged; `from` is the lowest block where nothing is.
+///
+/// # Errors
+/// [`HeightError::Gap`], [`HeightError::BrokenLink`], [`HeightError::Dangling`].
+pub async fn gate(conn: &mut PgConnection, facts: &ChainFacts, from: u64) -> Result<(), HeightError> {
+    if from <= facts.height {
+        refuse_gaps(conn, from, facts.height).await?;
+        refuse_broken_links(conn, from, facts.height).await?;
+    }
+    refuse_dangling(conn, facts.height).await
 }
 
 struct Block {
@@ -183,23 +193,27 @@ async fn refuse_gaps(conn: &mut PgConnection, first: u64, height: u64) -> Result
     }
     let example: Vec<String> = sqlx::query_scalar(
         "select (height + 1)::text || case when next > height + 2 then '..=' || (next - 1)::text else '' end
-         from (select height, lead(height) over (order by height) as next from public.blocks where canonical and height <= $1) b
+         from (select height, lead(height) over (order by height) as next from public.blocks
+               where canonical and height between $2 - 1 and $1) b
          where next > height + 1 order by height limit 5",
     )
     .bind(height.cast_signed())
+    .bind(first.cast_signed())
     .fetch_all(conn)
     .await?;
     Err(HeightError::Gap { first, height, missing, example: example.join(", ") })
 }
 
-async fn refuse_broken_links(conn: &mut PgConnection, height: u64) -> Result<(), HeightError> {
+async fn refuse_broken_links(conn: &mut PgConnection, first: u64, height: u64) -> Result<(), HeightError> {
     let (count, example): (i64, Option<String>) = sqlx::query_as(
         "select count(*), string_agg(height::text, ', ' order by height) filter (where n <= 5)
          from (select height, row_number() over (order by height) as n
-               from (select height, parent_hash, lag(hash) over (order by height) as below from public.blocks where height <= $1) b
+               from (select height, parent_hash, lag(hash) over (order by height) as below from public.blocks
+                     where height between $2 - 1 and $1) b
                where below <> parent_hash) c",
     )
     .bind(height.cast_signed())
+    .bind(first.cast_signed())
     .fetch_one(conn)
     .await?;
     if count == 0 {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Audit;
 use crate::chunk::{Chunk, Heights};
 use crate::columns::TableShape;
+use crate::cut::ChainLink;
 use crate::key::{Key, SnapshotPath};
 
 /// Version of the format this program writes.
@@ -71,6 +72,9 @@ pub struct Manifest {
     pub audit: Audit,
     /// Every chunk, in load order.
     pub chunks: Vec<Chunk>,
+    /// The ranges of heights that chunks were cut in, lowest first: what the next snapshot compares before it reads rows.
+    #[serde(default)]
+    pub ranges: Vec<RangeRecord>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub unknown: serde_json::Map<String, serde_json::Value>,
@@ -114,6 +118,23 @@ pub struct Producer {
     pub postgres: String,
 }
 
+/// A range of heights as it was when it was cut. Its row counts are those of its chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeRecord {
+    /// Heights covered.
+    pub heights: Heights,
+    /// Full and final: its boundaries, and the splits of its chunks, never move again.
+    pub sealed: bool,
+    /// Digest (hex sha256) of the identity of its blocks, see [`crate::fingerprint`].
+    pub chain_sha256: String,
+    /// Its ends, by which neighbours are joined.
+    #[serde(flatten)]
+    pub link: ChainLink,
+    /// Quality of its rows; it travels with the range as long as the range is not cut again.
+    #[serde(default)]
+    pub audit: Audit,
+}
+
 /// Rows and bytes of each table.
 pub fn totals(chunks: &[Chunk]) -> BTreeMap<String, TableTotals> {
     let mut totals = BTreeMap::<String, TableTotals>::new();
@@ -129,6 +150,12 @@ impl Manifest {
     /// Where the snapshot's own objects lie.
     pub fn path(&self) -> SnapshotPath {
         SnapshotPath::new(&self.network, &self.snapshot_id)
+    }
+
+    /// Chunks of one range, in load order.
+    pub fn chunks_in(&self, range: Heights) -> impl Iterator<Item = &Chunk> {
+        let inside = move |heights: Heights| range.from <= heights.from && heights.to <= range.to;
+        self.chunks.iter().filter(move |chunk| chunk.heights.is_some_and(inside))
     }
 
     /// The bytes that are published.

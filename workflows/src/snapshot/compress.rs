@@ -15,12 +15,13 @@ use snapshot::audit::Audit;
 use snapshot::chunk::Chunk;
 use snapshot::cut::LEVEL;
 use snapshot::key::Key;
-use snapshot::manifest::SchemaObject;
+use snapshot::manifest::{RangeRecord, SchemaObject};
 use snapshot::schema::dump_schema;
 use snapshot::toc::{self, DataFile};
 
 use super::dump::Dumped;
 use super::plan::Plan;
+use super::reuse;
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -33,6 +34,8 @@ pub(super) struct Spliced {
     pub(super) schema: SchemaObject,
     /// Names of the empty files of the gate entries.
     gates: Vec<String>,
+    /// Ranges of heights, lowest first.
+    pub(super) ranges: Vec<RangeRecord>,
     /// Counts over all rows.
     pub(super) audit: Audit,
     /// Size of the archive.
@@ -43,18 +46,20 @@ pub(super) struct Spliced {
 
 pub(super) async fn run(ctx: Ctx<Services>, mut dumped: Vec<Dumped>) -> Result<Spliced, StepError> {
     let plan: Plan = ctx.output("plan").await?;
-    dumped.sort_by_key(|child| child.chunks.first().and_then(|chunk| chunk.heights));
+    let services = ctx.services();
+    dumped.extend(reuse::taken_over(services, &plan).await?);
+    dumped.sort_by_key(|child| child.range.map(|range| range.heights));
     one_chain(&plan, &dumped)?;
     let mut audit = Audit::default();
     dumped.iter().for_each(|child| audit += child.audit);
+    let ranges = dumped.iter().filter_map(Dumped::record).collect();
     let chunks = in_load_order(&plan, dumped);
 
-    let services = ctx.services();
     let schema = dump_schema(&services.pg_dump, &services.indexed_url).await.map_err(StepError::retry)?;
     let files: Vec<DataFile> = chunks.iter().map(|chunk| data_file(&plan, chunk)).collect();
     let toc = toc::build(&schema, &files, plan.facts.timestamp).map_err(StepError::fail)?;
     let schema = store_toc(services, &toc.bytes).await?;
-    let mut spliced = Spliced { chunks, schema, gates: toc.gates, audit, archive_bytes: 0, raw_bytes: 0 };
+    let mut spliced = Spliced { chunks, schema, gates: toc.gates, ranges, audit, archive_bytes: 0, raw_bytes: 0 };
     let layout = spliced.layout(&plan, &toc.bytes)?;
     spliced.archive_bytes = layout.len();
     spliced.raw_bytes = layout.tar_len();
@@ -75,6 +80,18 @@ impl Spliced {
     fn layout(&self, plan: &Plan, toc: &[u8]) -> Result<Layout, StepError> {
         let files = self.chunks.iter().map(archive_file).collect::<Result<Vec<_>, _>>()?;
         Layout::new(toc, &self.gates, &files, plan.facts.timestamp).map_err(StepError::fail)
+    }
+}
+
+impl Dumped {
+    fn record(&self) -> Option<RangeRecord> {
+        self.range.map(|range| RangeRecord {
+            heights: range.heights,
+            sealed: range.sealed,
+            chain_sha256: self.chain_sha256.clone(),
+            link: self.link.clone(),
+            audit: self.audit,
+        })
     }
 }
 

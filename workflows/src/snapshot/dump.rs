@@ -9,6 +9,7 @@ use snapshot::audit::Audit;
 use snapshot::chunk::{Chunk, Heights};
 use snapshot::columns::{CHAIN_TABLES, TableShape};
 use snapshot::cut::{ChainLink, CutError, Inspection, Target, begin_export, cut_query, cut_table, digest_rows, select_all};
+use snapshot::fingerprint;
 use snapshot::grid::GridRange;
 use sqlx::PgConnection;
 
@@ -25,6 +26,10 @@ pub(super) struct Dumped {
     pub(super) audit: Audit,
     /// Ends of the range; empty for the small tables.
     pub(super) link: ChainLink,
+    /// The range; none for the small tables.
+    pub(super) range: Option<GridRange>,
+    /// Digest of the identity of its blocks.
+    pub(super) chain_sha256: String,
 }
 
 pub(super) async fn run(ctx: Ctx<Services>, job: DumpJob) -> Result<Dumped, StepError> {
@@ -52,12 +57,15 @@ async fn dump_range(ctx: &Ctx<Services>, conn: &mut PgConnection, plan: &Plan, r
             return Err(StepError::Yield);
         }
         let target = Target { store: &ctx.services().store, shape: shape(plan, table.name)?, sealed: range.sealed };
-        done.chunks.extend(cut_table(conn, target, range.heights, &mut inspection).await.map_err(classify)?);
+        done.chunks
+            .extend(cut_table(conn, target, &plan.parts(table.name, range.heights), &mut inspection).await.map_err(classify)?);
         done.audit = inspection.audit;
         done.link = inspection.link.clone();
         ctx.progress(position as u64 + 1, tables, "tables");
         ctx.save_state(&done).await?;
     }
+    done.chain_sha256 = fingerprint::chain_digest(conn, range.heights).await.map_err(classify)?;
+    done.range = Some(range);
     Ok(done)
 }
 

@@ -1,5 +1,7 @@
 //! The nightly snapshot: from a growing database to a new `latest` that anybody can restore with stock tools.
 //!
+//! Ranges of heights that are unchanged since the snapshot before are not read: their chunks are taken over (see `reuse`).
+//!
 //! plan → dump (a child per height range) → compress (splice the archive) → checksum → upload → publish → promote.
 //! Nothing is visible to readers before `publish` writes the manifest, and `latest` moves only in `promote`; every step
 //! may run twice, because what it writes is named by content or written under a condition.
@@ -10,6 +12,7 @@ mod dump;
 mod plan;
 mod promote;
 mod publish;
+mod reuse;
 mod signing;
 mod upload;
 
@@ -35,6 +38,9 @@ pub struct Params {
     /// Network; `None`: the service's own.
     #[serde(default)]
     pub network: Option<String>,
+    /// Read every range, also those that are known to be unchanged.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// The workflow.
@@ -62,7 +68,7 @@ pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Resul
             HeightError::NoNetwork => BadParams::Nothing { workflow: NAME, problem: error.to_string() },
             other => wrong(other.to_string()),
         })?;
-        let params = Params { network: Some(network.clone()) };
+        let params = Params { network: Some(network.clone()), ..params };
         let params = serde_json::to_value(params).map_err(|error| wrong(error.to_string()))?;
         Ok(StartRun::new(NAME, params).unique(network))
     }

@@ -1,17 +1,21 @@
-//! Step `plan`: chooses the height, refuses a faulty chain, names the snapshot, and cuts the heights into ranges.
+//! Step `plan`: chooses the height, refuses a faulty chain, names the snapshot, cuts the heights into ranges, and decides which
+//! of them are still what they were in the snapshot before.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use engine::{Ctx, StepError};
 use serde::{Deserialize, Serialize};
+use snapshot::chunk::Heights;
 use snapshot::columns::{self, TableShape};
 use snapshot::cut::begin_export;
 use snapshot::grid::{self, GridRange};
 use snapshot::height::{self, ChainFacts};
 use snapshot::key::{Key, SnapshotPath};
 use snapshot::manifest::Pointer;
+use snapshot::writes;
 use sqlx::PgConnection;
 
 use super::Params;
+use super::reuse::{self, Base, BaseRef, Split};
 use crate::catalog::{self, Allocation};
 use crate::services::Services;
 use crate::step_error::classify;
@@ -42,6 +46,12 @@ pub struct Plan {
     pub shapes: Vec<TableShape>,
     /// Ranges of heights, lowest first.
     pub ranges: Vec<GridRange>,
+    /// The snapshot that unchanged ranges are taken from.
+    pub base: Option<BaseRef>,
+    /// Those of the ranges that are unchanged since.
+    pub reused: Vec<Heights>,
+    /// How tables of the other ranges were split before.
+    pub splits: Vec<Split>,
     /// Version of the server.
     pub postgres: String,
     /// Last migration of the original that was applied.
@@ -66,9 +76,16 @@ impl Plan {
 
     /// Children of `dump`: full ranges first, since they take longest, the tail and the small tables last.
     pub fn jobs(&self) -> Vec<DumpJob> {
-        let sealed = self.ranges.iter().filter(|range| range.sealed);
-        let tail = self.ranges.iter().filter(|range| !range.sealed);
+        let changed = || self.ranges.iter().filter(|range| !self.reused.contains(&range.heights));
+        let sealed = changed().filter(|range| range.sealed);
+        let tail = changed().filter(|range| !range.sealed);
         sealed.chain(tail).copied().map(DumpJob::Range).chain([DumpJob::SmallTables]).collect()
+    }
+
+    /// The parts in which a table of a range is cut: one, unless it was split before.
+    pub fn parts(&self, table: &str, range: Heights) -> Vec<Heights> {
+        let split = self.splits.iter().find(|split| split.table == table && split.range == range);
+        split.map_or_else(|| vec![range], |split| split.parts.clone())
     }
 }
 
@@ -79,15 +96,25 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
     let shapes = columns::discover(&mut tx, &services.settings.columns).await.map_err(classify)?;
     let wanted = params.network.as_deref().or(services.settings.network.as_deref());
     let network = height::network(&mut tx, wanted).await.map_err(classify)?;
-    let facts = height::examine(&mut tx, services.settings.confirmations).await.map_err(classify)?;
+    let facts = height::find(&mut tx, services.settings.confirmations).await.map_err(classify)?;
+    let written = writes::read(&mut tx).await.map_err(classify)?;
+    let latest = latest(services, &network).await?;
+    let base = Base::load(&ctx, latest.as_ref()).await?;
+    let ranges = grid::ranges(facts.first, facts.height);
+    let now = reuse::Now { network: &network, shapes: &shapes, ranges: &ranges, writes: written.as_ref() };
+    let reused = match &base {
+        Some(base) if !params.full => reuse::unchanged(&ctx, &mut tx, base, &now).await?,
+        _ => Vec::new(),
+    };
+    height::gate(&mut tx, &facts, first_unknown(&ranges, &reused, facts.first)).await.map_err(classify)?;
     let postgres = server_version(&mut tx).await.map_err(classify)?;
     let schema_version = last_migration(&mut tx).await.map_err(classify)?;
     drop(tx);
 
     let created_at = Utc::now();
-    let latest = latest(services, &network).await?;
     let floor = latest.as_ref().map_or(0, |pointer| pointer.sequence);
     let allocation = allocate(&ctx, &network, created_at, floor).await?;
+    catalog::keep_writes(&services.control, ctx.run().0, written.as_ref()).await.map_err(classify)?;
     Ok(Plan {
         id: allocation.id,
         sequence: allocation.sequence.unsigned_abs(),
@@ -96,13 +123,22 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
         expires_at: created_at.checked_add_signed(TimeDelta::from_std(services.settings.latest_valid).unwrap_or_default()),
         confirmations: services.settings.confirmations,
         base_url: services.settings.public_base_url.clone(),
-        ranges: grid::ranges(facts.first, facts.height),
+        splits: base.as_ref().map(|base| base.splits(&ranges, &reused)).unwrap_or_default(),
+        base: base.map(Base::into_ref).filter(|_| !reused.is_empty()),
+        ranges,
+        reused,
         network,
         facts,
         shapes,
         postgres,
         schema_version,
     })
+}
+
+/// The lowest height that the gate must look at: everything below lies in ranges that passed it before and are unchanged.
+fn first_unknown(ranges: &[GridRange], reused: &[Heights], first: u64) -> u64 {
+    let known = ranges.iter().map(|range| range.heights).take_while(|heights| reused.contains(heights));
+    known.last().map_or(first, |heights| heights.to + 1)
 }
 
 async fn latest(services: &Services, network: &str) -> Result<Option<Pointer>, StepError> {

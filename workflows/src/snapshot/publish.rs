@@ -15,6 +15,7 @@ use super::plan::Plan;
 use super::signing;
 use super::upload::Uploaded;
 use crate::catalog;
+use crate::dirty;
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -37,6 +38,8 @@ pub(super) async fn run(ctx: Ctx<Services>, uploaded: Uploaded) -> Result<Publis
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
     put_signed(services, &plan, Key::Manifest(plan.path()), bytes).await?;
     catalog::mark_published(&services.control, &manifest, &manifest_sha256).await.map_err(classify)?;
+    let cut = plan.ranges.iter().map(|range| range.heights).filter(|heights| !plan.reused.contains(heights));
+    dirty::clear(&services.control, &plan.network, cut.collect(), plan.created_at).await.map_err(classify)?;
     Ok(Published { manifest_sha256 })
 }
 
@@ -88,6 +91,7 @@ fn manifest(plan: &Plan, spliced: Spliced, uploaded: &Uploaded) -> Manifest {
         producer: Producer { version: env!("CARGO_PKG_VERSION").into(), postgres: plan.postgres.clone() },
         audit: spliced.audit,
         chunks: spliced.chunks,
+        ranges: spliced.ranges,
         unknown: serde_json::Map::new(),
     }
 }

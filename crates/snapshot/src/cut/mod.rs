@@ -79,7 +79,8 @@ pub struct Target<'a> {
     pub sealed: bool,
 }
 
-/// Cuts the rows of one table in `heights` into one chunk, or more where one would be too large, and stores them.
+/// Cuts the rows of one table in each of `parts`, lowest first, into one chunk, or more where one would be too large, and stores
+/// them. A range that was split in an earlier snapshot is given in the parts it had then, since splits never move.
 /// `inspection` sees each row once. Runs inside the caller's transaction (see [`begin_export`]).
 ///
 /// # Errors
@@ -87,11 +88,11 @@ pub struct Target<'a> {
 pub async fn cut_table(
     conn: &mut PgConnection,
     target: Target<'_>,
-    heights: Heights,
+    parts: &[Heights],
     inspection: &mut Inspection,
 ) -> Result<Vec<Chunk>, CutError> {
     let mut chunks = Vec::new();
-    let mut waiting = vec![heights];
+    let mut waiting: Vec<Heights> = parts.iter().rev().copied().collect();
     while let Some(heights) = waiting.pop() {
         let sql = rows::copy_range(target.shape, heights);
         // A half that turns out too large is read again, and its rows must not be counted twice.

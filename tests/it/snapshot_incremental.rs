@@ -1,0 +1,177 @@
+//! The next snapshot reads and stores what is new or changed, and is complete all the same.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use snapshot::chunk::Chunk;
+use snapshot::key::Key;
+use snapshot::manifest::Manifest;
+use snapshot::verify::{self, Subject};
+use sqlx::PgPool;
+
+use crate::support::{ServiceProcess, Site, grow, growing_site, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Cuts with these parameters; the manifest, and the event that says what was reused.
+async fn cut(service: &ServiceProcess, pool: &PgPool, params: Value) -> (Manifest, Value) {
+    let started: Value = service.create(&params).await.json().await.unwrap();
+    let run = started["runId"].as_str().unwrap().to_owned();
+    let ended = service.ended(&run).await;
+    assert_eq!(ended["state"], "succeeded", "{ended:#}");
+    let bytes = service.get("/snapshots/latest").await.bytes().await.unwrap();
+    let sql = "select data from snapshots.event where run_id = $1::uuid and kind = 'snapshot.reuse'";
+    let reuse: Option<Value> = sqlx::query_scalar(sql).bind(&run).fetch_optional(pool).await.unwrap();
+    (Manifest::from_bytes(&bytes).unwrap(), reuse.unwrap_or_default())
+}
+
+/// File names of chunks of `now` that `before` has not, by content.
+fn changed(before: &Manifest, now: &Manifest) -> BTreeSet<String> {
+    let known: BTreeSet<&String> = before.chunks.iter().map(|chunk| &chunk.sha256).collect();
+    now.chunks.iter().filter(|chunk| !known.contains(&chunk.sha256)).map(Chunk::file_name).collect()
+}
+
+fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+async fn equals_source(pool: &PgPool, manifest: &Manifest) {
+    let report = verify::database(pool, manifest, Subject::Source, 2).await.unwrap();
+    assert!(report.proved(), "{:#?}", report.checks);
+}
+
+/// The content of a snapshot without what tells it from another of the same rows.
+fn content(manifest: &Manifest) -> (Vec<Chunk>, Value, String) {
+    let ranges = serde_json::to_value(&manifest.ranges).unwrap();
+    (manifest.chunks.clone(), json!([ranges, manifest.audit, manifest.tables]), manifest.checksum.clone())
+}
+
+/// Counters of a backend reach others only once it is idle.
+async fn until_counted(pool: &PgPool, column: &str, at_least: i64) {
+    let sql = format!("select coalesce(sum({column}), 0)::bigint from pg_stat_user_tables where schemaname = 'public'");
+    let sql: &'static str = sql.leak();
+    wait_until(PATIENCE, "PostgreSQL has counted the write", async || {
+        let found: i64 = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();
+        found >= at_least
+    })
+    .await;
+}
+
+async fn counted(pool: &PgPool, column: &str) -> i64 {
+    let sql = format!("select coalesce(sum({column}), 0)::bigint from pg_stat_user_tables where schemaname = 'public'");
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
+}
+
+/// Runs a repair that changes rows, and waits until the server has counted it.
+async fn repair(pool: &PgPool, column: &str, statements: &[&'static str]) {
+    let before = counted(pool, column).await;
+    let mut rows = 0;
+    for sql in statements {
+        rows += sqlx::query(*sql).execute(pool).await.unwrap().rows_affected().cast_signed();
+    }
+    assert!(rows > 0, "nothing was repaired");
+    until_counted(pool, column, before + rows).await;
+}
+
+fn object(site: &Site, chunk: &Chunk) -> std::path::PathBuf {
+    site.objects().join(Key::Chunk(chunk.sha256.clone()).to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grown_chain_costs_its_new_ranges_and_a_filled_tail_is_sealed() {
+    let site = growing_site(10_300, 6_299).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!(reuse, Value::Null, "there was nothing to take over");
+    equals_source(&pool, &first).await;
+
+    grow(&pool, 7_499).await;
+    let (second, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!((reuse["reused"].clone(), reuse["ranges"].clone()), (json!(2), json!(4)), "{reuse}");
+    let expected = ["blocks", "transactions", "events"]
+        .iter()
+        .flat_map(|table| [format!("{table}-0000006000-0000006999.dat"), format!("{table}-0000007000-0000007499.dat")])
+        .chain(["index_progress.dat".to_owned()])
+        .collect();
+    assert_eq!(changed(&first, &second), expected);
+    equals_source(&pool, &second).await;
+
+    let (whole, reuse) = cut(&service, &pool, json!({ "full": true })).await;
+    assert_eq!(reuse, Value::Null);
+    assert_eq!(content(&whole), content(&second), "what was taken over is what would have been cut");
+
+    grow(&pool, 10_299).await;
+    let (third, _) = cut(&service, &pool, json!({})).await;
+    let sealed: Vec<(u64, bool)> = third.ranges.iter().map(|range| (range.heights.from, range.sealed)).collect();
+    assert_eq!(sealed, [(0, true), (5_000, true), (10_000, false)]);
+    assert_eq!(changed(&second, &third).len(), 7, "the filled range and the new tail of three tables, and the progress");
+    equals_source(&pool, &third).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_range_whose_content_or_objects_changed_is_cut_again() {
+    let site = growing_site(6_500, 6_499).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, _) = cut(&service, &pool, json!({})).await;
+
+    // A missing block was indexed anew: another hash, and its child names it.
+    repair(
+        &pool,
+        "n_tup_upd",
+        &[
+            "update public.blocks set hash = '0x' || md5('a') || md5('b') where height = 5100",
+            "update public.blocks set parent_hash = '0x' || md5('a') || md5('b') where height = 5101",
+        ],
+    )
+    .await;
+    let (second, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!((reuse["reused"].clone(), reuse["decidedBy"].clone()), (json!(2), json!("block hashes and row counts")));
+    assert_eq!(changed(&first, &second), names(["blocks-0000005000-0000005999.dat"]));
+    equals_source(&pool, &second).await;
+
+    let gone =
+        "delete from public.events where id = (select id from public.events where block_height between 100 and 900 limit 1)";
+    repair(&pool, "n_tup_del", &[gone]).await;
+    let (third, _) = cut(&service, &pool, json!({})).await;
+    assert_eq!(changed(&second, &third), names(["events-0000000000-0000004999.dat"]));
+    equals_source(&pool, &third).await;
+
+    let lost = third.chunks.iter().find(|chunk| chunk.table == "transactions").unwrap();
+    std::fs::remove_file(object(&site, lost)).unwrap();
+    let (fourth, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!(reuse["reused"], json!(2), "{reuse}");
+    assert_eq!(content(&fourth), content(&third));
+    assert!(object(&site, lost).is_file(), "it was stored again");
+
+    let manifest = site.objects().join(Key::Manifest(fourth.path()).to_string());
+    let mut altered = std::fs::read(&manifest).unwrap();
+    altered.push(b' ');
+    std::fs::write(&manifest, altered).unwrap();
+    let (fifth, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!(reuse, Value::Null, "nothing is taken over from an altered manifest");
+    assert_eq!(content(&fifth), content(&fourth));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_where_nothing_was_written_is_not_looked_through() {
+    let site = growing_site(5_400, 5_299).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let inserted = counted(&pool, "n_tup_ins").await;
+    cut(&service, &pool, json!({})).await;
+    grow(&pool, 5_399).await;
+    let above: i64 = sqlx::query_scalar(
+        "select (select count(*) from public.blocks where height > 5299) + (select count(*) from public.transactions where block_height > 5299)
+              + (select count(*) from public.events where block_height > 5299)",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    until_counted(&pool, "n_tup_ins", inserted + above).await;
+    let (second, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!(reuse["decidedBy"], json!("write counters"), "{reuse}");
+    equals_source(&pool, &second).await;
+}
