@@ -33,6 +33,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub fn router(state: ApiState) -> Router {
     let routes = Router::new()
         .merge(routes::snapshots::router())
+        .merge(routes::diff::router())
         .merge(routes::runs::router())
         .merge(routes::signing_keys::router())
         .merge(routes::health::router())

@@ -38,6 +38,7 @@ mod snapshot_genuine;
 mod snapshot_incremental;
 mod snapshot_publish;
 mod snapshot_restore;
+mod snapshot_scrub;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic_load;

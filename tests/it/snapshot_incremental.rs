@@ -1,77 +1,16 @@
 //! The next snapshot reads and stores what is new or changed, and is complete all the same.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use snapshot::chunk::Chunk;
 use snapshot::key::Key;
 use snapshot::manifest::Manifest;
-use snapshot::verify::{self, Subject};
-use sqlx::PgPool;
 
-use crate::support::{ServiceProcess, Site, grow, growing_site, wait_until};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Cuts with these parameters; the manifest, and the event that says what was reused.
-async fn cut(service: &ServiceProcess, pool: &PgPool, params: Value) -> (Manifest, Value) {
-    let started: Value = service.create(&params).await.json().await.unwrap();
-    let run = started["runId"].as_str().unwrap().to_owned();
-    let ended = service.ended(&run).await;
-    assert_eq!(ended["state"], "succeeded", "{ended:#}");
-    let bytes = service.get("/snapshots/latest").await.bytes().await.unwrap();
-    let sql = "select data from snapshots.event where run_id = $1::uuid and kind = 'snapshot.reuse'";
-    let reuse: Option<Value> = sqlx::query_scalar(sql).bind(&run).fetch_optional(pool).await.unwrap();
-    (Manifest::from_bytes(&bytes).unwrap(), reuse.unwrap_or_default())
-}
-
-/// File names of chunks of `now` that `before` has not, by content.
-fn changed(before: &Manifest, now: &Manifest) -> BTreeSet<String> {
-    let known: BTreeSet<&String> = before.chunks.iter().map(|chunk| &chunk.sha256).collect();
-    now.chunks.iter().filter(|chunk| !known.contains(&chunk.sha256)).map(Chunk::file_name).collect()
-}
-
-fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
-    names.map(str::to_owned).into()
-}
-
-async fn equals_source(pool: &PgPool, manifest: &Manifest) {
-    let report = verify::database(pool, manifest, Subject::Source, 2).await.unwrap();
-    assert!(report.proved(), "{:#?}", report.checks);
-}
+use crate::support::{Site, changed, counted, cut, equals_source, grow, growing_site, names, repair, until_counted};
 
 /// The content of a snapshot without what tells it from another of the same rows.
 fn content(manifest: &Manifest) -> (Vec<Chunk>, Value, String) {
     let ranges = serde_json::to_value(&manifest.ranges).unwrap();
     (manifest.chunks.clone(), json!([ranges, manifest.audit, manifest.tables]), manifest.checksum.clone())
-}
-
-/// Counters of a backend reach others only once it is idle.
-async fn until_counted(pool: &PgPool, column: &str, at_least: i64) {
-    let sql = format!("select coalesce(sum({column}), 0)::bigint from pg_stat_user_tables where schemaname = 'public'");
-    let sql: &'static str = sql.leak();
-    wait_until(PATIENCE, "PostgreSQL has counted the write", async || {
-        let found: i64 = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();
-        found >= at_least
-    })
-    .await;
-}
-
-async fn counted(pool: &PgPool, column: &str) -> i64 {
-    let sql = format!("select coalesce(sum({column}), 0)::bigint from pg_stat_user_tables where schemaname = 'public'");
-    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
-}
-
-/// Runs a repair that changes rows, and waits until the server has counted it.
-async fn repair(pool: &PgPool, column: &str, statements: &[&'static str]) {
-    let before = counted(pool, column).await;
-    let mut rows = 0;
-    for sql in statements {
-        rows += sqlx::query(*sql).execute(pool).await.unwrap().rows_affected().cast_signed();
-    }
-    assert!(rows > 0, "nothing was repaired");
-    until_counted(pool, column, before + rows).await;
 }
 
 fn object(site: &Site, chunk: &Chunk) -> std::path::PathBuf {

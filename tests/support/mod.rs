@@ -19,7 +19,7 @@ pub(crate) use bucket::{TestBucket, bucket};
 pub(crate) use cli::{Ran, bare_command, run};
 pub(crate) use database::{TestDatabase, database};
 pub(crate) use files::{pg_bin, psql_file, shared_data, snapshots_binary};
-pub(crate) use growing::{grow, growing_site};
+pub(crate) use growing::{changed, counted, cut, equals_source, grow, growing_site, names, repair, until_counted};
 pub(crate) use home::{Home, home};
 pub(crate) use proxy::Proxy;
 pub(crate) use service::{ServiceProcess, Site, site, site_with_chain};

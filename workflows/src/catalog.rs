@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
+use snapshot::key::SnapshotPath;
 use snapshot::manifest::Manifest;
 use snapshot::store::CompletedPart;
 use snapshot::writes::Writes;
@@ -39,6 +40,13 @@ pub struct SnapshotRow {
     pub published_at: Option<DateTime<Utc>>,
     /// When `latest` was moved to it.
     pub promoted_at: Option<DateTime<Utc>>,
+}
+
+impl SnapshotRow {
+    /// Where its objects lie.
+    pub fn path(&self) -> SnapshotPath {
+        SnapshotPath::new(&self.network, &self.id)
+    }
 }
 
 const COLUMNS: &str = "network, id, run_id, sequence, block_height, block_hash, url, checksum, size_bytes, manifest_sha256, \

@@ -5,7 +5,11 @@
 
 pub mod catalog;
 pub mod dirty;
+mod newest;
+pub mod reseal;
+pub mod resealed;
 pub mod schedules;
+pub mod scrub;
 pub mod services;
 pub mod snapshot;
 mod start;
@@ -28,5 +32,9 @@ pub struct Registered {
 
 /// Every workflow of the service. Command line, API and schedules find a workflow by being listed here.
 pub fn all() -> Vec<Registered> {
-    vec![Registered { workflow: snapshot::workflow(), name: snapshot::NAME, starter: snapshot::starter }]
+    vec![
+        Registered { workflow: snapshot::workflow(), name: snapshot::NAME, starter: snapshot::starter },
+        Registered { workflow: scrub::workflow(), name: scrub::NAME, starter: scrub::starter },
+        Registered { workflow: reseal::workflow(), name: reseal::NAME, starter: reseal::starter },
+    ]
 }

@@ -1,5 +1,6 @@
 //! One file per resource.
 
+pub(crate) mod diff;
 pub(crate) mod health;
 pub(crate) mod networks;
 pub(crate) mod objects;

@@ -1,5 +1,6 @@
 //! `GET /snapshots`, `/snapshots/latest`, `/snapshots/{id}`.
 
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -95,16 +96,27 @@ async fn one(
     Query(query): Query<NetworkQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let plain = is_plain(&id) && query.network.as_deref().is_none_or(is_plain);
-    let rows = if plain { catalog::with_id(&state.services.control, query.network.as_deref(), &id).await? } else { Vec::new() };
-    let row = match rows.as_slice() {
-        [] => return Err(Problem::not_found("SNAPSHOT_NOT_FOUND", format!("there is no published snapshot {id}"))),
-        [row] => row,
-        _ => return Err(Problem::bad_request("VALIDATION_ERROR", "several networks have a snapshot of this id: add ?network=")),
-    };
+    let row = published(&state, &id, query.network.as_deref()).await?;
     let sha256 = row.manifest_sha256.clone().unwrap_or_default();
-    answer_manifest(&state, SnapshotPath::new(&row.network, &row.id), &sha256, "public, max-age=31536000, immutable", &headers)
-        .await
+    answer_manifest(&state, row.path(), &sha256, "public, max-age=31536000, immutable", &headers).await
+}
+
+/// The published snapshot of an id.
+pub(crate) async fn published(state: &ApiState, id: &str, network: Option<&str>) -> Result<SnapshotRow, Problem> {
+    let plain = is_plain(id) && network.is_none_or(is_plain);
+    let mut rows = if plain { catalog::with_id(&state.services.control, network, id).await? } else { Vec::new() };
+    match (rows.pop(), rows.is_empty()) {
+        (None, _) => Err(Problem::not_found("SNAPSHOT_NOT_FOUND", format!("there is no published snapshot {id}"))),
+        (Some(row), true) => Ok(row),
+        _ => Err(Problem::bad_request("VALIDATION_ERROR", "several networks have a snapshot of this id: add ?network=")),
+    }
+}
+
+/// The bytes of a snapshot's manifest.
+pub(crate) async fn stored_manifest(state: &ApiState, path: &SnapshotPath) -> Result<Bytes, Problem> {
+    let gone = || Problem::not_found("SNAPSHOT_NOT_FOUND", format!("the manifest of {path} is not in the bucket"));
+    let (bytes, _) = state.services.store.get(&Key::Manifest(path.clone())).await?.ok_or_else(gone)?;
+    Ok(bytes)
 }
 
 async fn answer_manifest(
@@ -120,7 +132,6 @@ async fn answer_manifest(
     if known.is_some_and(|known| known.split(',').any(|one| one.trim() == etag || one.trim() == "*")) {
         return Ok((StatusCode::NOT_MODIFIED, fixed).into_response());
     }
-    let gone = || Problem::not_found("SNAPSHOT_NOT_FOUND", format!("the manifest of {path} is not in the bucket"));
-    let (bytes, _) = state.services.store.get(&Key::Manifest(path.clone())).await?.ok_or_else(gone)?;
+    let bytes = stored_manifest(state, &path).await?;
     Ok((fixed, [(header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }

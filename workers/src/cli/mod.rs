@@ -5,6 +5,7 @@ mod chain;
 mod client;
 mod create;
 mod demo;
+mod diff;
 mod download;
 mod ingest;
 mod list;
@@ -63,6 +64,8 @@ enum Command {
     /// Keys that sign snapshots: make, show, rotate.
     #[command(subcommand)]
     SigningKey(signing_key::SigningKeyCommand),
+    /// Show what differs between two snapshots.
+    Diff(diff::DiffArgs),
     /// Download a snapshot's archive and check it.
     Download(download::DownloadArgs),
 }
@@ -121,6 +124,7 @@ async fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::List(args) => list::run(args, output).await,
         Command::Show(args) => show::run(args, output).await,
         Command::SigningKey(command) => signing_key::run(command, output),
+        Command::Diff(args) => diff::run(args, output).await,
         Command::Download(args) => download::run(args, output).await,
     }
 }

@@ -53,7 +53,8 @@ pub(super) async fn run(ctx: Ctx<Services>, mut dumped: Vec<Dumped>) -> Result<S
     let mut audit = Audit::default();
     dumped.iter().for_each(|child| audit += child.audit);
     let ranges = dumped.iter().filter_map(Dumped::record).collect();
-    let chunks = in_load_order(&plan, dumped);
+    let mut chunks = in_load_order(&plan, dumped);
+    reuse::prefer_resealed(services, &mut chunks).await?;
 
     let schema = dump_schema(&services.pg_dump, &services.indexed_url).await.map_err(StepError::retry)?;
     let files: Vec<DataFile> = chunks.iter().map(|chunk| data_file(&plan, chunk)).collect();

@@ -10,13 +10,13 @@ use snapshot::cut::begin_export;
 use snapshot::grid::{self, GridRange};
 use snapshot::height::{self, ChainFacts};
 use snapshot::key::{Key, SnapshotPath};
-use snapshot::manifest::Pointer;
 use snapshot::writes;
 use sqlx::PgConnection;
 
 use super::Params;
-use super::reuse::{self, Base, BaseRef, Split};
+use super::reuse::{self, Base, Split};
 use crate::catalog::{self, Allocation};
+use crate::newest::{self, Reference};
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -47,7 +47,7 @@ pub struct Plan {
     /// Ranges of heights, lowest first.
     pub ranges: Vec<GridRange>,
     /// The snapshot that unchanged ranges are taken from.
-    pub base: Option<BaseRef>,
+    pub base: Option<Reference>,
     /// Those of the ranges that are unchanged since.
     pub reused: Vec<Heights>,
     /// How tables of the other ranges were split before.
@@ -98,8 +98,8 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
     let network = height::network(&mut tx, wanted).await.map_err(classify)?;
     let facts = height::find(&mut tx, services.settings.confirmations).await.map_err(classify)?;
     let written = writes::read(&mut tx).await.map_err(classify)?;
-    let latest = latest(services, &network).await?;
-    let base = Base::load(&ctx, latest.as_ref()).await?;
+    let latest = newest::pointer(services, &network).await?;
+    let base = Base::load(&ctx, latest.as_ref().map(Reference::of)).await?;
     let ranges = grid::ranges(facts.first, facts.height);
     let now = reuse::Now { network: &network, shapes: &shapes, ranges: &ranges, writes: written.as_ref() };
     let reused = match &base {
@@ -124,7 +124,7 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
         confirmations: services.settings.confirmations,
         base_url: services.settings.public_base_url.clone(),
         splits: base.as_ref().map(|base| base.splits(&ranges, &reused)).unwrap_or_default(),
-        base: base.map(Base::into_ref).filter(|_| !reused.is_empty()),
+        base: base.map(Base::into_reference).filter(|_| !reused.is_empty()),
         ranges,
         reused,
         network,
@@ -139,12 +139,6 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
 fn first_unknown(ranges: &[GridRange], reused: &[Heights], first: u64) -> u64 {
     let known = ranges.iter().map(|range| range.heights).take_while(|heights| reused.contains(heights));
     known.last().map_or(first, |heights| heights.to + 1)
-}
-
-async fn latest(services: &Services, network: &str) -> Result<Option<Pointer>, StepError> {
-    let key = Key::Latest(network.to_owned());
-    let Some((bytes, _)) = services.store.get(&key).await.map_err(classify)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(StepError::fail)
 }
 
 /// The run's own id if it has one; else the first of `date`, `date.2`, … that neither the catalog nor the bucket knows.

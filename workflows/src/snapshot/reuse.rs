@@ -11,34 +11,25 @@ use engine::{Ctx, Level, StepError};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use snapshot::chunk::{Chunk, Heights};
 use snapshot::columns::{CHAIN_TABLES, TableShape};
 use snapshot::fingerprint::{self, rows_of};
 use snapshot::grid::GridRange;
-use snapshot::key::{Key, SnapshotPath};
-use snapshot::manifest::{Manifest, Pointer, RangeRecord};
+use snapshot::key::Key;
+use snapshot::manifest::{Manifest, RangeRecord};
 use snapshot::store::Store;
 use snapshot::writes::{self, Writes};
 use sqlx::PgConnection;
 
 use super::dump::Dumped;
 use super::plan::Plan;
+use crate::newest::Reference;
 use crate::services::Services;
 use crate::step_error::classify;
-use crate::{catalog, dirty};
+use crate::{catalog, dirty, resealed};
 
 /// Questions to the bucket under way at once.
 const PARALLEL_HEADS: usize = 32;
-
-/// The snapshot that unchanged ranges are taken from, by reference.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaseRef {
-    /// Its id.
-    pub id: String,
-    /// sha256 (hex) of its manifest.
-    pub manifest_sha256: String,
-}
 
 /// A table of a range that is more than one chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +44,7 @@ pub struct Split {
 
 /// The snapshot before.
 pub(super) struct Base {
-    reference: BaseRef,
+    reference: Reference,
     manifest: Manifest,
 }
 
@@ -67,10 +58,9 @@ pub(super) struct Now<'a> {
 
 impl Base {
     /// The snapshot that `latest` names. One that cannot be read is no reason to fail: everything is cut anew then.
-    pub(super) async fn load(ctx: &Ctx<Services>, latest: Option<&Pointer>) -> Result<Option<Self>, StepError> {
-        let Some(latest) = latest else { return Ok(None) };
-        let reference = BaseRef { id: latest.snapshot_id.clone(), manifest_sha256: latest.manifest_sha256.clone() };
-        let found = reference.manifest(ctx.services(), &latest.network).await?;
+    pub(super) async fn load(ctx: &Ctx<Services>, latest: Option<Reference>) -> Result<Option<Self>, StepError> {
+        let Some(reference) = latest else { return Ok(None) };
+        let found = reference.find(ctx.services()).await?;
         if found.is_none() {
             let data =
                 json!({ "snapshot": reference.id, "what": "its manifest is missing or altered, so every range is cut anew" });
@@ -79,7 +69,7 @@ impl Base {
         Ok(found.map(|manifest| Self { reference, manifest }))
     }
 
-    pub(super) fn into_ref(self) -> BaseRef {
+    pub(super) fn into_reference(self) -> Reference {
         self.reference
     }
 
@@ -93,16 +83,6 @@ impl Base {
             Split { table: table.to_owned(), range, parts: parts.collect() }
         });
         split.filter(|split| split.parts.len() > 1).collect()
-    }
-}
-
-impl BaseRef {
-    /// The manifest, if it is there and what the reference says.
-    async fn manifest(&self, services: &Services, network: &str) -> Result<Option<Manifest>, StepError> {
-        let key = Key::Manifest(SnapshotPath::new(network, &self.id));
-        let Some((bytes, _)) = services.store.get(&key).await.map_err(classify)? else { return Ok(None) };
-        let same = hex::encode(Sha256::digest(&bytes)) == self.manifest_sha256;
-        Ok(same.then(|| Manifest::from_bytes(&bytes).ok()).flatten())
     }
 }
 
@@ -181,9 +161,7 @@ async fn alike<'a>(
 /// What the children of `dump` would have stored for the ranges that were not read.
 pub(super) async fn taken_over(services: &Services, plan: &Plan) -> Result<Vec<Dumped>, StepError> {
     let Some(base) = &plan.base else { return Ok(Vec::new()) };
-    let manifest = base.manifest(services, &plan.network).await?;
-    let gone = || format!("the manifest of {}, which unchanged ranges are taken from, is gone or altered; run again", base.id);
-    let manifest = manifest.ok_or_else(|| StepError::fail(std::io::Error::other(gone())))?;
+    let manifest = base.manifest(services).await?;
     let reused: HashSet<Heights> = plan.reused.iter().copied().collect();
     let records = manifest.ranges.iter().filter(|record| reused.contains(&record.heights));
     Ok(records.map(|record| take_over(&manifest, record)).collect())
@@ -197,4 +175,22 @@ fn take_over(base: &Manifest, record: &RangeRecord) -> Dumped {
         range: Some(GridRange { heights: record.heights, sealed: record.sealed }),
         chain_sha256: record.chain_sha256.clone(),
     }
+}
+
+/// Refers to the objects of sealed chunks that were compressed again, where they are stored as they must be.
+pub(super) async fn prefer_resealed(services: &Services, chunks: &mut [Chunk]) -> Result<(), StepError> {
+    let contents: Vec<String> = chunks.iter().filter(|chunk| chunk.sealed).map(|chunk| chunk.content_sha256.clone()).collect();
+    let known = resealed::of(&services.control, &contents).await.map_err(classify)?;
+    for chunk in chunks.iter_mut().filter(|chunk| chunk.sealed) {
+        let Some(object) = known.get(&chunk.content_sha256).filter(|object| object.sha256 != chunk.sha256) else { continue };
+        let meta = services.store.head(&Key::Chunk(object.sha256.clone())).await.map_err(classify)?;
+        let bytes = object.bytes.unsigned_abs();
+        if meta.is_some_and(|meta| meta.bytes == bytes) {
+            chunk.sha256.clone_from(&object.sha256);
+            chunk.bytes = bytes;
+        } else {
+            resealed::forget(&services.control, &chunk.content_sha256).await.map_err(classify)?;
+        }
+    }
+    Ok(())
 }

@@ -186,6 +186,28 @@ impl Store {
         }
     }
 
+    /// Takes an object away; one that is not there is fine.
+    ///
+    /// # Errors
+    /// Unreachable or refused.
+    pub async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.delete_at(&key.to_string()).await
+    }
+
+    /// As [`Store::delete`], for a key from a listing.
+    ///
+    /// # Errors
+    /// Unreachable or refused.
+    pub async fn delete_at(&self, key: &str) -> Result<(), StoreError> {
+        match self.client.delete_object().bucket(&self.bucket).key(key).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match sort(format!("delete `{key}`"), error) {
+                StoreError::Missing { .. } => Ok(()),
+                other => Err(other),
+            },
+        }
+    }
+
     /// A whole small object with its etag, or `None`.
     ///
     /// # Errors

@@ -1,0 +1,68 @@
+//! Scrubbing: proves that sealed history still is what was published, in the database and in the bucket.
+//!
+//! choose → rehash (a child per range) → report. A snapshot takes over ranges whose block hashes and row counts are unchanged;
+//! what such a look cannot see, a changed byte in an old row or a rotten object, is found here. A range that differs is marked,
+//! so that the next snapshot cuts it anew. Nothing is written to the indexed database.
+
+mod choose;
+mod rehash;
+mod report;
+
+use engine::{Queue, StartRun, Workflow};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::newest::start_on_network;
+use crate::services::Services;
+use crate::start::BadParams;
+
+pub use choose::Chosen;
+
+/// Name of the workflow in the ledger.
+pub const NAME: &str = "scrub";
+/// Share of the sealed ranges that a run looks at unless it is told: each night.
+const NIGHTLY_PERCENT: u32 = 2;
+
+/// What a scrub run is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Network; `None`: the service's own.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// Share of the sealed ranges to look at, chosen by chance; 100 for all.
+    #[serde(default = "nightly")]
+    pub percent: u32,
+}
+
+fn nightly() -> u32 {
+    NIGHTLY_PERCENT
+}
+
+/// The workflow.
+pub fn workflow() -> Workflow<Services> {
+    Workflow::named(NAME, 1)
+        .step("choose", choose::run)
+        .each("rehash", |chosen: &Chosen| chosen.ranges.clone(), rehash::run)
+        .queue(Queue::Cpu)
+        .step("report", report::run)
+}
+
+/// Checks the share and resolves the network.
+pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
+    let params = if params.is_null() { json!({}) } else { params };
+    let wrong = |problem: String| BadParams::Params { workflow: NAME, problem };
+    let params = serde_json::from_value::<Params>(params).map_err(|error| wrong(error.to_string()));
+    let params = params.and_then(|params| match params.percent {
+        1..=100 => Ok(params),
+        other => Err(wrong(format!("percent is from 1 to 100, not {other}"))),
+    });
+    match params {
+        Ok(Params { network, percent }) => {
+            start_on_network(services, NAME, network, move |network| json!({ "network": network, "percent": percent }))
+        }
+        Err(error) => futures::future::ready(Err(error)).boxed(),
+    }
+}
