@@ -70,6 +70,7 @@ pub(crate) fn start_on_network<'a>(
         let mut conn = services.indexed.acquire().await?;
         let network = height::network(&mut conn, wanted).await.map_err(|error| match error {
             HeightError::Database(error) => BadParams::Database(error),
+            HeightError::NoNetwork => BadParams::Nothing { workflow, problem: error.to_string() },
             other => BadParams::Params { workflow, problem: other.to_string() },
         })?;
         Ok(StartRun::new(workflow, complete(network.clone())).unique(network))

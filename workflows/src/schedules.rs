@@ -2,18 +2,24 @@
 //! Invariant: a name stays for ever, since operators' changes to a schedule hang on it.
 
 use engine::ScheduleDefault;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::snapshot;
+use crate::{reseal, scrub, snapshot};
 
-/// One line a schedule: its name, its workflow, and when it fires (crontab(5), UTC).
-const DEFAULTS: [(&str, &str, &str); 1] = [("nightly-snapshot", snapshot::NAME, "0 2 * * *")];
+/// One line a schedule: its name, its workflow, what its runs are asked for, and when it fires (crontab(5), UTC).
+fn lines() -> [(&'static str, &'static str, Value, &'static str); 4] {
+    [
+        ("nightly-snapshot", snapshot::NAME, json!({}), "0 2 * * *"),
+        ("nightly-scrub", scrub::NAME, json!({ "percent": 2 }), "0 4 * * 1-6"),
+        ("weekly-scrub", scrub::NAME, json!({ "percent": 100 }), "0 4 * * 0"),
+        ("weekly-reseal", reseal::NAME, json!({}), "0 6 * * 0"),
+    ]
+}
 
 /// The schedules of every service. Each leaves a tick out while its last run is unfinished, and catches up the last
 /// tick that it missed.
 pub fn defaults() -> Vec<ScheduleDefault> {
-    let schedule = |(name, workflow, cron): (&str, _, _)| ScheduleDefault::new(name, workflow, cron, json!({}));
-    DEFAULTS.into_iter().map(schedule).collect()
+    lines().into_iter().map(|(name, workflow, params, cron)| ScheduleDefault::new(name, workflow, cron, params)).collect()
 }
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ use engine::{Queue, StartRun, Workflow};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use snapshot::height::{self, HeightError};
+use serde_json::{Value, json};
 
+use crate::newest::start_on_network;
 use crate::services::Services;
 use crate::start::BadParams;
 
@@ -58,23 +58,14 @@ pub fn workflow() -> Workflow<Services> {
 
 /// Resolves the network, so that an unknown one is refused at once and two runs of one network cannot be under way.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    async move {
-        let wrong = |problem: String| BadParams::Params { workflow: NAME, problem };
-        let params = if params.is_null() { Params::default() } else { parse(params).map_err(wrong)? };
-        let wanted = params.network.as_deref().or(services.settings.network.as_deref());
-        let mut conn = services.indexed.acquire().await?;
-        let network = height::network(&mut conn, wanted).await.map_err(|error| match error {
-            HeightError::Database(error) => BadParams::Database(error),
-            HeightError::NoNetwork => BadParams::Nothing { workflow: NAME, problem: error.to_string() },
-            other => wrong(other.to_string()),
-        })?;
-        let params = Params { network: Some(network.clone()), ..params };
-        let params = serde_json::to_value(params).map_err(|error| wrong(error.to_string()))?;
-        Ok(StartRun::new(NAME, params).unique(network))
+    let params = if params.is_null() { Ok(Params::default()) } else { serde_json::from_value(params) };
+    match params {
+        Ok(Params { network, full }) => {
+            start_on_network(services, NAME, network, move |network| json!({ "network": network, "full": full }))
+        }
+        Err(error) => {
+            let refused = BadParams::Params { workflow: NAME, problem: error.to_string() };
+            futures::future::ready(Err(refused)).boxed()
+        }
     }
-    .boxed()
-}
-
-fn parse(params: Value) -> Result<Params, String> {
-    serde_json::from_value(params).map_err(|error| error.to_string())
 }
