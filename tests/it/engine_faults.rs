@@ -6,7 +6,7 @@ use std::{
 
 use engine::{
     Ctx, RunState, StartRun, StepError, StepState, Workflow,
-    statements::{self, Ending, Renewed, Written},
+    statements::{self, Ending, Renewed, Report, Written},
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -61,8 +61,12 @@ async fn doorbells(bench: &Bench<Probe>) -> i64 {
     sqlx::query_scalar("select count(*) from apalis.jobs").fetch_one(&bench.pool).await.unwrap()
 }
 
+async fn sweep(bench: &Bench<Probe>) -> i32 {
+    statements::sweep(&bench.pool, true, Duration::from_secs(60)).await.unwrap().expired
+}
+
 async fn expire(bench: &Bench<Probe>) {
-    poll("the lease has expired", async || statements::expire_one(&bench.pool, 0.5).await.unwrap().is_some()).await;
+    poll("the lease has expired", async || sweep(bench).await > 0).await;
 }
 
 #[tokio::test]
@@ -75,14 +79,14 @@ async fn a_zombie_is_fenced_from_everything_it_could_write() {
     assert_eq!((second.lease().step, second.attempt), (zombie.step, 2));
     assert!(second.lease().token > zombie.token);
 
-    assert_eq!(statements::renew(&bench.pool, zombie, Duration::from_secs(9), None).await.unwrap(), Renewed::Lost);
-    assert_eq!(statements::complete(&bench.pool, zombie, &json!("z"), None).await.unwrap(), Written::Fenced);
-    assert_eq!(statements::plan(&bench.pool, zombie, &[json!(1)]).await.unwrap(), Written::Fenced);
+    assert_eq!(statements::renew(&bench.pool, zombie, Duration::from_secs(9), &Report::default()).await.unwrap(), Renewed::Lost);
+    assert_eq!(statements::complete(&bench.pool, zombie, &json!("z"), &Report::default()).await.unwrap(), Written::Fenced);
+    assert_eq!(statements::plan(&bench.pool, zombie, &[json!(1)], &Report::default()).await.unwrap(), Written::Fenced);
     assert_eq!(statements::save_checkpoint(&bench.pool, zombie, &json!("z")).await.unwrap(), Written::Fenced);
     let failed = Ending::Failed { error: "z".to_owned() };
-    assert_eq!(statements::end(&bench.pool, zombie, &failed).await.unwrap(), Written::Fenced);
+    assert_eq!(statements::end(&bench.pool, zombie, &failed, &Report::default()).await.unwrap(), Written::Fenced);
 
-    assert_eq!(statements::complete(&bench.pool, second.lease(), &json!("ok"), None).await.unwrap(), Written::Done);
+    assert_eq!(statements::complete(&bench.pool, second.lease(), &json!("ok"), &Report::default()).await.unwrap(), Written::Done);
     let detail = bench.client.detail(run).await.unwrap().unwrap();
     assert_eq!(detail.steps[0].output, Some(json!("ok")));
     let outcomes: Vec<_> = detail.attempts.iter().filter_map(|attempt| attempt.outcome.as_deref()).collect();
@@ -97,7 +101,7 @@ async fn completing_again_and_again_sets_the_next_step_off_once() {
     let before = doorbells(&bench).await;
     let completions = (0..8).map(|_| {
         let pool = bench.pool.clone();
-        tokio::spawn(async move { statements::complete(&pool, lease, &json!(1), None).await.unwrap() })
+        tokio::spawn(async move { statements::complete(&pool, lease, &json!(1), &Report::default()).await.unwrap() })
     });
     let written = futures::future::join_all(completions).await;
     assert_eq!(written.into_iter().filter(|written| *written.as_ref().unwrap() == Written::Done).count(), 1);
@@ -117,8 +121,8 @@ async fn a_lease_renewed_in_time_is_left_alone() {
     let bench = Bench::new(line).await;
     bench.client.start(&StartRun::new("line", json!(1))).await.unwrap();
     let lease = bench.claim_for("slow", Duration::from_millis(1)).await.unwrap().lease();
-    assert_eq!(statements::renew(&bench.pool, lease, Duration::from_secs(60), None).await.unwrap(), Renewed::Held);
-    assert_eq!(statements::expire_one(&bench.pool, 0.5).await.unwrap(), None);
+    assert_eq!(statements::renew(&bench.pool, lease, Duration::from_secs(60), &Report::default()).await.unwrap(), Renewed::Held);
+    assert_eq!(sweep(&bench).await, 0);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use engine::{
     AuditFilter, CancelError, Ctx, PauseError, PauseTarget, Queue, RetryError, RetryFrom, RunFilter, RunState, StartError,
     StartRun, StepError, StepState, Workflow,
+    statements::{self, Report},
 };
 use serde_json::{Value, json};
 
@@ -127,13 +128,13 @@ async fn a_cancelled_run_goes_on_where_it_was_stopped() {
     let bench = Bench::new(workflows).await;
     let run = bench.client.start(&fan(5)).await.unwrap();
     let plan = bench.claim_any("w").await;
-    engine::statements::complete(&bench.pool, plan.lease(), &json!([0, 1, 2]), None).await.unwrap();
+    statements::complete(&bench.pool, plan.lease(), &json!([0, 1, 2]), &Report::default()).await.unwrap();
     let group = bench.claim_any("w").await;
     let items = [json!(0), json!(1), json!(2)];
-    engine::statements::plan(&bench.pool, group.lease(), &items).await.unwrap();
+    statements::plan(&bench.pool, group.lease(), &items, &Report::default()).await.unwrap();
     let child = bench.claim_any("w").await;
     bench.client.cancel(run, "ann").await.unwrap();
-    engine::statements::complete(&bench.pool, child.lease(), &json!(0), None).await.unwrap();
+    statements::complete(&bench.pool, child.lease(), &json!(0), &Report::default()).await.unwrap();
     assert_eq!(bench.finished(run).await.run.state, RunState::Cancelled);
     assert!(matches!(bench.client.cancel(run, "ann").await, Err(CancelError::Finished { .. })));
     bench.client.retry(run, RetryFrom::FailedStep, "bob").await.unwrap();

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use engine::{Ctx, Queue, RunState, StartError, StartRun, StepError, StepState, Workflow};
+use engine::{
+    Ctx, Queue, RunState, StartError, StartRun, StepError, StepState, Workflow,
+    statements::{self, Ending, Report},
+};
 use serde_json::{Value, json};
 
 use crate::engine_support::{Bench, FAST, poll};
@@ -229,8 +232,8 @@ async fn a_step_out_of_attempts_fails_the_run_and_shows_that_it_was_retrying() {
     // Driven by hand up to the wait, so that the state in between is seen.
     let claimed = bench.claim_any("hand").await;
     let after = Duration::from_secs(60);
-    let ending = engine::statements::Ending::Retry { after, error: "still down".to_owned() };
-    engine::statements::end(&bench.pool, claimed.lease(), &ending).await.unwrap();
+    let ending = Ending::Retry { after: Some(after), error: "still down".to_owned() };
+    statements::end(&bench.pool, claimed.lease(), &ending, &Report::default()).await.unwrap();
     let waiting = bench.client.run(run).await.unwrap().unwrap();
     assert_eq!(waiting.state, RunState::Retrying);
     assert!(waiting.next_attempt_at.unwrap() > waiting.created_at + chrono::Duration::seconds(55));

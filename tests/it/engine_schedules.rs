@@ -3,6 +3,7 @@ use chrono::{DateTime, Duration, Utc};
 use engine::{
     AuditFilter, Catchup, Client, Cron, CronError, Ctx, Overlap, RunFilter, RunId, RunState, ScheduleChange, ScheduleDefault,
     ScheduleError, StartError, StepError, Workflow,
+    statements::{self, Ending, Report},
 };
 use serde_json::{Value, json};
 
@@ -116,8 +117,8 @@ async fn an_overlapping_tick_may_cancel_the_old_run() {
     let second = time(NOON) + Duration::minutes(1);
     assert!(fire(&bench.client, second).await.is_empty(), "the old run's step still runs");
     assert_eq!(outcome(&bench).await, "waiting");
-    let cut = engine::statements::Ending::Failed { error: "was cancelled".into() };
-    engine::statements::end(&bench.pool, claimed.lease(), &cut).await.unwrap();
+    let cut = Ending::Failed { error: "was cancelled".into() };
+    statements::end(&bench.pool, claimed.lease(), &cut, &Report::default()).await.unwrap();
     assert_eq!(fire(&bench.client, second).await, [second]);
     let old: RunId = claimed.run_id;
     assert_eq!(bench.client.run(old).await.unwrap().unwrap().state, RunState::Cancelled);

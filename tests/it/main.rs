@@ -20,6 +20,7 @@ mod demo_whole;
 mod embedded_child;
 mod embedded_postgres;
 mod embedded_s3;
+mod engine_attempts;
 mod engine_faults;
 mod engine_limits;
 mod engine_once;

@@ -4,10 +4,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::{
-    backoff::Backoff,
-    model::{RunId, StepId, StepKind},
-};
+use crate::model::{LogLine, Progress, RunId, StepId, StepKind};
 
 /// The right to write about a step: its id and the token of its latest claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +54,11 @@ pub struct Claimed {
     pub attempt: i32,
     /// Attempts allowed.
     pub max_attempts: i32,
-    pub(crate) backoff_base_ms: i64,
-    pub(crate) backoff_cap_ms: i64,
     pub(crate) timeout_ms: Option<i64>,
+    /// Of a child; the input of others is made of `inputs`.
     pub(crate) input: Option<Value>,
+    /// Outputs of its predecessors by name, if it has any.
+    pub(crate) inputs: Option<Value>,
     /// The run's workflow.
     pub workflow: String,
     /// The run's version of it.
@@ -76,23 +74,24 @@ impl Claimed {
     pub const fn lease(&self) -> Lease {
         Lease { step: self.id, token: self.lease_token }
     }
-
-    pub(crate) const fn backoff(&self) -> Backoff {
-        backoff(self.backoff_base_ms, self.backoff_cap_ms)
-    }
 }
 
-const fn backoff(base_ms: i64, cap_ms: i64) -> Backoff {
-    Backoff { base: Duration::from_millis(base_ms.unsigned_abs()), cap: Duration::from_millis(cap_ms.unsigned_abs()) }
+/// What an attempt says of itself with a renewal and at its end. What is absent stays as it was stored before.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// How far it is.
+    pub progress: Option<Progress>,
+    /// Its last log lines, oldest first.
+    pub log: Option<Vec<LogLine>>,
 }
 
 /// How an attempt ended without success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// Try again after the wait; `error` says why.
+    /// Try again after the wait, or fail if this was the last attempt; `error` says why.
     Retry {
-        /// The wait.
-        after: Duration,
+        /// The wait; by default the step's own backoff.
+        after: Option<Duration>,
         /// Why, causes included.
         error: String,
     },
@@ -113,63 +112,21 @@ pub enum Ending {
 pub enum Renewed {
     /// Go on.
     Held,
+    /// Give the step back where that can be done: its workflow or queue is paused.
+    Paused,
+    /// Give the step back where that can be done: this worker is to take no more work.
+    Draining,
     /// Go on to a quick end: the run was cancelled.
     CancelRequested,
     /// Somebody else holds the step, or it has ended: stop.
     Lost,
 }
 
-/// A step whose holder did not renew.
-#[derive(sqlx::FromRow)]
-pub(crate) struct Expired {
-    pub(crate) id: StepId,
-    pub(crate) lease_token: i64,
-    pub(crate) attempt: i32,
-    pub(crate) max_attempts: i32,
-    pub(crate) backoff_base_ms: i64,
-    pub(crate) backoff_cap_ms: i64,
-    pub(crate) worker: String,
-}
-
-impl Expired {
-    /// Ready again at once after the first loss, with backoff after more, failed at the cap; `dice` is in `0.0..1.0`.
-    pub(crate) fn ending(&self, dice: f64) -> Ending {
-        let error =
-            format!("worker {} stopped renewing its lease in attempt {} of {}", self.worker, self.attempt, self.max_attempts);
-        if self.attempt >= self.max_attempts {
-            return Ending::Failed { error };
-        }
-        let earlier = self.attempt.unsigned_abs().saturating_sub(1);
-        let after = match earlier {
-            0 => Duration::ZERO,
-            losses => backoff(self.backoff_base_ms, self.backoff_cap_ms).delay(losses, dice),
-        };
-        Ending::Retry { after, error }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lost(attempt: i32) -> Ending {
-        let expired = Expired {
-            id: StepId(1),
-            lease_token: 1,
-            attempt,
-            max_attempts: 3,
-            backoff_base_ms: 2000,
-            backoff_cap_ms: 60_000,
-            worker: "w".to_owned(),
-        };
-        expired.ending(0.5)
-    }
-
-    #[test]
-    fn the_first_crash_is_taken_over_at_once_the_next_after_a_wait_and_the_last_is_final() {
-        let error = |n| format!("worker w stopped renewing its lease in attempt {n} of 3");
-        assert_eq!(lost(1), Ending::Retry { after: Duration::ZERO, error: error(1) });
-        assert_eq!(lost(2), Ending::Retry { after: Duration::from_secs(2), error: error(2) });
-        assert_eq!(lost(3), Ending::Failed { error: error(3) });
-    }
+/// What a sweep mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Swept {
+    /// Attempts ended since their lease had expired.
+    pub expired: i32,
+    /// Steps rung for since nobody would have heard of them.
+    pub rung: i32,
 }

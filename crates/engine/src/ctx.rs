@@ -1,21 +1,25 @@
 //! What a step sees of the engine. A step reads its input, the services and earlier outputs, reports progress and
 //! notices that it should stop; it cannot touch the ledger otherwise.
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sqlx::PgPool;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    capture::Tail,
     consequence,
     error::{StepError, panic_text},
-    model::{Level, Progress, RunId, StepId},
+    gauge::Gauge,
+    model::{Level, LogLine, Progress, RunId, StepId},
     queries,
     statements::{self, Claimed, Lease, Written},
 };
@@ -41,21 +45,38 @@ struct Inner<S> {
 pub(crate) struct Signals {
     /// The attempt is of no use any more: cancelled, lease lost, out of time, or the process stops hard.
     pub(crate) cancelled: CancellationToken,
-    /// The process is asked to stop.
+    /// The step is asked to give itself back: its process is to stop or to drain, or the work is paused.
     pub(crate) stopping: CancellationToken,
     /// Whether `cancelled` was set since the run was cancelled.
     pub(crate) by_operator: Arc<AtomicBool>,
-    pub(crate) progress: watch::Sender<Option<Progress>>,
+    gauge: Arc<Mutex<Gauge>>,
+    tail: Option<Arc<Tail>>,
 }
 
 impl Signals {
-    pub(crate) fn new(stopping: CancellationToken) -> Self {
+    /// Of an attempt in a process that is asked to stop by `soft`; `tail` has what it logs.
+    pub(crate) fn new(soft: &CancellationToken, tail: Option<Arc<Tail>>) -> Self {
         Self {
             cancelled: CancellationToken::new(),
-            stopping,
+            stopping: soft.child_token(),
             by_operator: Arc::new(AtomicBool::new(false)),
-            progress: watch::Sender::new(None),
+            gauge: Arc::default(),
+            tail,
         }
+    }
+
+    /// How far the attempt is.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        self.gauge().read(Instant::now())
+    }
+
+    /// What it logged last, and how many lines in all, if more than `seen`.
+    pub(crate) fn lines(&self, seen: u64) -> Option<(u64, Vec<LogLine>)> {
+        self.tail.as_ref()?.beyond(seen)
+    }
+
+    fn gauge(&self) -> std::sync::MutexGuard<'_, Gauge> {
+        self.gauge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn cancelled_by_operator(&self) -> bool {
@@ -143,16 +164,17 @@ impl<S> Ctx<S> {
 
     /// Reports how far the step is; sent with the next renewal of the lease, so calling it often costs nothing.
     pub fn progress(&self, done: u64, total: u64, unit: &'static str) {
-        self.0.signals.progress.send_replace(Some(Progress { done, total, unit: unit.to_owned() }));
+        self.0.signals.gauge().set(done, total, unit, Instant::now());
     }
 
-    /// Whether the process is asked to stop: finish the unit, save the state, return [`StepError::Yield`].
+    /// Whether the step is asked to give itself back, since its process is to stop or to drain or the work is paused:
+    /// finish the unit, save the state, return [`StepError::Yield`].
     #[must_use]
     pub fn stopping(&self) -> bool {
         self.0.signals.stopping.is_cancelled()
     }
 
-    /// For `select!`: set when the process is asked to stop.
+    /// For `select!`: set when the step is asked to give itself back.
     #[must_use]
     pub fn stop_token(&self) -> &CancellationToken {
         &self.0.signals.stopping
@@ -211,7 +233,8 @@ impl<S> Ctx<S> {
         T: Send + 'static,
         F: FnOnce() -> Result<T, StepError> + Send + 'static,
     {
-        match tokio::task::spawn_blocking(work).await {
+        let span = tracing::Span::current();
+        match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
             Ok(result) => result,
             Err(error) => Err(StepError::retry(match error.try_into_panic() {
                 Ok(payload) => panic_text(payload),

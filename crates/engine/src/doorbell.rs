@@ -1,20 +1,19 @@
-//! Doorbells: messages in `apalis.jobs` that a step may be ready. The only file that names apalis.
+//! Doorbells: messages in `apalis.jobs` that a step may be ready. The only Rust file that names apalis; in SQL it is
+//! `snapshots.ring` that writes them.
 //!
 //! apalis gives a transactional enqueue, a wake-up by NOTIFY and a pull loop; it keeps no truth. Invariant: a doorbell
 //! carries a step's id and nothing else, its handler always succeeds, and losing or doubling one costs time, not work.
 use std::{
     pin::Pin,
-    str::FromStr,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use apalis::prelude::{
-    BackendExt, BoxDynError, Data, IntervalStrategy, PollSnapshot, PollStrategy, TaskBuilder, TaskId, WorkerBuilder,
-    WorkerBuilderExt, WorkerContext,
+    BackendExt, BoxDynError, Data, IntervalStrategy, PollSnapshot, PollStrategy, WorkerBuilder, WorkerBuilderExt, WorkerContext,
 };
-use apalis_postgres::{Config, PgTask, PostgresStorage};
+use apalis_postgres::{Config, PostgresStorage};
 use futures::{Stream, channel::mpsc, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
@@ -34,14 +33,6 @@ const POLL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Doorbell {
     step: StepId,
-}
-
-/// A step to ring for.
-#[derive(Debug, Clone, Copy, sqlx::FromRow)]
-pub(crate) struct Ring {
-    pub(crate) id: StepId,
-    pub(crate) queue: Queue,
-    pub(crate) priority: i32,
 }
 
 /// What a worker does with a doorbell.
@@ -65,58 +56,10 @@ pub(crate) async fn setup(pool: &PgPool) -> Result<(), SetupError> {
 }
 
 /// Rings for steps, in the caller's transaction: if it commits, workers wake.
-pub(crate) async fn ring(conn: &mut PgConnection, rings: &[Ring]) -> sqlx::Result<()> {
-    if rings.is_empty() {
-        return Ok(());
-    }
-    let mut steps = Vec::with_capacity(rings.len());
-    let mut bells = Vec::with_capacity(rings.len());
-    for queue in Queue::ALL {
-        let mut tasks = Vec::new();
-        for ring in rings.iter().filter(|ring| ring.queue == *queue) {
-            let id = ulid::Ulid::new().to_string();
-            tasks.push(task(ring, &id)?);
-            steps.push(ring.id.0);
-            bells.push(id);
-        }
-        if !tasks.is_empty() {
-            apalis_postgres::queries::push_tasks(&mut *conn, queue.as_str(), tasks).await.map_err(database)?;
-        }
-    }
-    let sql = "update snapshots.step s set doorbell = b.bell, rang_at = now() \
-         from unnest($1::bigint[], $2::text[]) as b (step, bell) where s.id = b.step";
-    sqlx::query(sql).bind(steps).bind(bells).execute(conn).await?;
+pub(crate) async fn ring(conn: &mut PgConnection, steps: &[StepId]) -> sqlx::Result<()> {
+    let steps: Vec<i64> = steps.iter().map(|step| step.0).collect();
+    sqlx::query("select snapshots.ring($1)").bind(steps).execute(conn).await?;
     Ok(())
-}
-
-fn task(ring: &Ring, id: &str) -> sqlx::Result<PgTask> {
-    let encode = |error: BoxError| sqlx::Error::Encode(error);
-    let payload = serde_json::to_vec(&Doorbell { step: ring.id }).map_err(|error| encode(error.into()))?;
-    let id = TaskId::from_str(id).map_err(|error| encode(error.to_string().into()))?;
-    let priority = usize::try_from(ring.priority).unwrap_or(0);
-    Ok(TaskBuilder::new(payload).task_id(id).max_attempts(1).priority(priority).build())
-}
-
-fn database(error: apalis_postgres::Error) -> sqlx::Error {
-    match error {
-        apalis_postgres::Error::Database(error) => error,
-        other => sqlx::Error::Protocol(other.to_string()),
-    }
-}
-
-/// **Sweep, doorbells.** Rings for ready steps that nobody will hear of otherwise: never rung for (a retry that has
-/// come due), or rung for longer than `lost_after` ago and the doorbell is gone. Returns how many. Invariant: a step that
-/// waits behind others in a long queue is not rung for again.
-///
-/// # Errors
-/// The database's.
-pub(crate) async fn ring_unheard(pool: &PgPool, lost_after: Duration, limit: i64) -> sqlx::Result<usize> {
-    let mut tx = pool.begin().await?;
-    let rings: Vec<Ring> =
-        sqlx::query_as(include_str!("sql/unheard.sql")).bind(millis(lost_after)).bind(limit).fetch_all(&mut *tx).await?;
-    ring(&mut tx, &rings).await?;
-    tx.commit().await?;
-    Ok(rings.len())
 }
 
 /// Deletes doorbells answered longer than `age` ago, at most `limit`. Returns how many.

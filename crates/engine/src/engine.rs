@@ -180,7 +180,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
         let tend = self.tend(&registration);
         let fire = self.fire(shutdown.soft.clone());
         let (pool, config) = (self.pool.clone(), self.config.clone());
-        let runner = Arc::new(self.into_runner(&registration.id, shutdown.clone()));
+        let runner = Arc::new(self.into_runner(&registration, shutdown.clone()));
         let wakes = Wakes::default();
         let work = async {
             pull(&config, &runner, &wakes).await;
@@ -256,14 +256,15 @@ impl<S: Send + Sync + 'static> Engine<S> {
         }
     }
 
-    fn into_runner(self, worker: &str, shutdown: Shutdown) -> Runner<S> {
+    fn into_runner(self, registration: &Registration, shutdown: Shutdown) -> Runner<S> {
         let (workflows, versions) = self.catalog.versions();
-        let claimant = Claimant { worker: worker.to_owned(), lease: self.config.lease, workflows, versions };
+        let claimant = Claimant { worker: registration.id.clone(), lease: self.config.lease, workflows, versions };
         Runner {
             pool: self.pool,
             services: self.services,
             workflows: self.workflows,
             claimant,
+            draining: registration.draining.subscribe(),
             shutdown,
             running: TaskTracker::new(),
         }
@@ -305,14 +306,21 @@ struct Supervisor<'a, S> {
 impl<S: Send + Sync + 'static> Supervisor<'_, S> {
     async fn run(self) {
         let soft = &self.runner.shutdown.soft;
+        let mut draining = self.runner.draining.clone();
         let mut wait = Duration::from_millis(100);
         for restart in 0_u64.. {
+            if soft.run_until_cancelled(draining.wait_for(|draining| !draining)).await.is_none() {
+                return;
+            }
             let begun = Instant::now();
-            let ended = self.puller(restart).run(soft.clone().cancelled_owned()).await;
+            let mut told = draining.clone();
+            let stop = soft.clone().run_until_cancelled_owned(async move { told.wait_for(|draining| *draining).await.is_ok() });
+            let ended = self.puller(restart).run(stop.map(drop)).await;
             if soft.is_cancelled() {
                 return;
             }
             match ended {
+                Ok(()) if *draining.borrow() => continue,
                 Ok(()) => warn!(queue = %self.queue, "a pull loop ended by itself, starting a new one"),
                 Err(error) => warn!(queue = %self.queue, %error, "a pull loop failed, starting a new one"),
             }

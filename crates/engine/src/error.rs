@@ -7,6 +7,7 @@ use crate::{
     model::{RunId, RunState},
     once::KeyError,
     prepare::PrepareError,
+    redact::redact,
 };
 
 /// A cause of any type.
@@ -86,6 +87,20 @@ pub enum CancelError {
     },
     /// The ledger could not be written.
     #[error("cannot write the cancellation to the control database")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Why a worker was not told to drain.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// No worker with this id; rows of workers that have not been seen for a day are deleted.
+    #[error("there is no worker `{worker}`")]
+    UnknownWorker {
+        /// What was asked for.
+        worker: String,
+    },
+    /// The ledger could not be written.
+    #[error("cannot write to the control database")]
     Database(#[from] sqlx::Error),
 }
 
@@ -291,7 +306,7 @@ pub enum EngineError {
     Register(#[source] sqlx::Error),
 }
 
-/// Renders an error and all its causes: `cannot upload: connection refused`.
+/// Renders an error and all its causes, without passwords: `cannot upload: connection refused`.
 #[must_use]
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -305,7 +320,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         }
         next = cause.source();
     }
-    text
+    redact(&text).into_owned()
 }
 
 /// The text of a panic's payload.

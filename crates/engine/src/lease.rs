@@ -1,6 +1,6 @@
 //! Keeps a step's lease while its attempt runs. A task of its own: CPU work in the step does not stop it, as long as
 //! that work runs off the async threads.
-//! Invariant: a lost lease or a cancelled run reaches the attempt within a third of the lease.
+//! Invariant: a lost lease, a cancellation, a pause or a drain reaches the attempt within a third of the lease.
 use std::{sync::atomic::Ordering, time::Duration};
 
 use sqlx::PgPool;
@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::{
     ctx::Signals,
     error::chain,
-    statements::{self, Lease, Renewed},
+    statements::{self, Lease, Renewed, Report},
 };
 
 /// Renews every third of `length` until dropped or until the lease is lost. An unreachable database is no reason to
@@ -18,23 +18,40 @@ pub(crate) async fn keep(pool: PgPool, lease: Lease, length: Duration, signals: 
     let mut ticks = tokio::time::interval(length / 3);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
+    let mut said = 0;
     loop {
         ticks.tick().await;
-        let progress = signals.progress.borrow().clone();
-        match statements::renew(&pool, lease, length, progress.as_ref()).await {
-            Ok(Renewed::Held) => {}
-            Ok(Renewed::CancelRequested) => {
-                if !signals.by_operator.swap(true, Ordering::Relaxed) {
-                    info!(step.id = %lease.step, "the run was cancelled, stopping the step");
-                }
-                signals.cancelled.cancel();
-            }
+        let (seen, log) = signals.lines(said).map_or((said, None), |(seen, lines)| (seen, Some(lines)));
+        let report = Report { progress: signals.progress(), log };
+        match statements::renew(&pool, lease, length, &report).await {
             Ok(Renewed::Lost) => {
-                info!(step.id = %lease.step, "the step is ours no longer, stopping its attempt");
-                signals.cancelled.cancel();
-                return;
+                info!("the step is ours no longer, stopping its attempt");
+                return signals.cancelled.cancel();
             }
-            Err(error) => warn!(step.id = %lease.step, error = chain(&error), "cannot renew the lease, trying again"),
+            Ok(wanted) => {
+                said = seen;
+                obey(wanted, &signals);
+            }
+            Err(error) => warn!(error = chain(&error), "cannot renew the lease, trying again"),
         }
+    }
+}
+
+fn obey(wanted: Renewed, signals: &Signals) {
+    match wanted {
+        Renewed::CancelRequested => {
+            if !signals.by_operator.swap(true, Ordering::Relaxed) {
+                info!("the run was cancelled, stopping the step");
+            }
+            signals.cancelled.cancel();
+        }
+        Renewed::Paused | Renewed::Draining => {
+            if !signals.stopping.is_cancelled() {
+                let why = if wanted == Renewed::Paused { "it is paused" } else { "this worker is draining" };
+                info!(why, "the step is asked to give itself back");
+            }
+            signals.stopping.cancel();
+        }
+        Renewed::Held | Renewed::Lost => {}
     }
 }

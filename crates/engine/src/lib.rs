@@ -9,6 +9,7 @@
 mod attempt;
 mod audit;
 mod backoff;
+mod capture;
 mod catalog;
 mod client;
 mod consequence;
@@ -16,10 +17,12 @@ mod crontab;
 mod ctx;
 mod defaults;
 mod doorbell;
+mod drain;
 mod engine;
 mod error;
 mod fire;
 mod follow;
+mod gauge;
 mod lease;
 mod limit;
 mod model;
@@ -29,6 +32,7 @@ mod operations;
 mod pause;
 mod prepare;
 mod queries;
+mod redact;
 mod registry;
 mod retention;
 mod retry;
@@ -46,6 +50,7 @@ mod workflow;
 
 pub use audit::{AuditEntry, AuditFilter};
 pub use backoff::Backoff;
+pub use capture::CaptureLayer;
 pub use catalog::{Catalog, WorkflowError};
 pub use client::Client;
 pub use crontab::CronError;
@@ -53,17 +58,20 @@ pub use ctx::Ctx;
 pub use defaults::ScheduleDefault;
 pub use engine::{Engine, EngineConfig, Shutdown};
 pub use error::{
-    BoxError, CancelError, EngineError, LimitError, OnceError, PauseError, RetryError, ScheduleError, SetupError, StartError,
-    StepError, WaitError,
+    BoxError, CancelError, DrainError, EngineError, LimitError, OnceError, PauseError, RetryError, ScheduleError, SetupError,
+    StartError, StepError, WaitError,
 };
 pub use fire::Fired;
 pub use follow::{BadCursor, EventCursor, Follower};
 pub use limit::{Limit, LimitTarget};
-pub use model::{Attempt, Event, Level, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState};
+pub use model::{
+    Attempt, Event, Level, LogLine, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState,
+};
 pub use once::{Idempotency, KeyError, Started};
 pub use pause::{Pause, PauseTarget};
 pub use prepare::{Prepare, PrepareError};
 pub use queries::{RunCursor, RunFilter};
+pub use redact::redact;
 pub use retention::{Pruned, Retention};
 pub use retry::RetryFrom;
 pub use schedule::{Catchup, Overlap, Schedule, ScheduleChange};

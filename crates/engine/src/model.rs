@@ -160,7 +160,7 @@ words! {
 }
 
 /// How far a running step is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Units done.
     pub done: u64,
@@ -168,6 +168,22 @@ pub struct Progress {
     pub total: u64,
     /// What is counted: `bytes`, `rows`, `blocks`.
     pub unit: String,
+    /// Units per second over the last half minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+}
+
+/// A line that an attempt logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// How serious.
+    pub level: Level,
+    /// The module that said it.
+    pub target: String,
+    /// Message and fields.
+    pub text: String,
 }
 
 /// A run.
@@ -238,6 +254,8 @@ pub struct Step {
     pub max_attempts: i32,
     /// Not claimed before.
     pub run_at: DateTime<Utc>,
+    /// When it is tried again, after an attempt that failed.
+    pub next_attempt_at: Option<DateTime<Utc>>,
     /// Until when its worker holds it, unless renewed.
     pub lease_until: Option<DateTime<Utc>>,
     /// Who holds or held it last.
@@ -273,6 +291,16 @@ pub struct Attempt {
     pub outcome: Option<String>,
     /// Why, causes included.
     pub error: Option<String>,
+    /// How long it took, or has taken so far, in milliseconds.
+    pub duration_ms: i64,
+    /// How far it was at its end, or is now.
+    #[sqlx(json(nullable))]
+    pub progress: Option<Progress>,
+    /// Its last log lines, oldest first; of one that runs, as of its latest renewal.
+    #[sqlx(json(nullable))]
+    pub log: Option<Vec<LogLine>>,
+    /// Of its OpenTelemetry trace, where traces are exported.
+    pub trace_id: Option<String>,
 }
 
 /// A line of a run's log.

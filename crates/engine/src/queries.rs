@@ -92,14 +92,16 @@ pub(crate) async fn detail(pool: &PgPool, id: RunId) -> sqlx::Result<Option<RunD
     let Some(run) = run(pool, id).await? else { return Ok(None) };
     let steps: Vec<Step> = sqlx::query_as(
         "select id, run_id, name, kind, index, state, queue, children_total, children_left, children_failed, attempt, \
-         max_attempts, run_at, lease_until, worker, progress, output, error, started_at, done_at \
+         max_attempts, run_at, case when state = 'ready' and attempt > 0 then run_at end as next_attempt_at, lease_until, worker, progress, output, error, started_at, done_at \
          from snapshots.step where run_id = $1 order by coalesce(group_id, id), kind <> 'child' desc, index",
     )
     .bind(id)
     .fetch_all(pool)
     .await?;
     let attempts: Vec<Attempt> = sqlx::query_as(
-        "select a.step_id, a.no, a.worker, a.started_at, a.done_at, a.outcome, a.error \
+        "select a.step_id, a.no, a.worker, a.started_at, a.done_at, a.outcome, a.error, a.log, a.trace_id, \
+             (extract(epoch from coalesce(a.done_at, now()) - a.started_at) * 1000)::bigint as duration_ms, \
+             case when a.done_at is null then s.progress else a.progress end as progress \
          from snapshots.attempt a join snapshots.step s on s.id = a.step_id \
          where s.run_id = $1 order by a.lease_token",
     )
@@ -115,21 +117,9 @@ pub(crate) async fn events(db: impl PgExecutor<'_>, run: RunId, after: i64, limi
     sqlx::query_as(sql).bind(run).bind(after).bind(limit).fetch_all(db).await
 }
 
-/// A step's outputs of its predecessors, by name, in the order they were planned.
-pub(crate) async fn inputs(pool: &PgPool, step: StepId) -> sqlx::Result<Vec<(String, Value)>> {
-    sqlx::query_as(include_str!("sql/inputs.sql")).bind(step).fetch_all(pool).await
-}
-
 /// The output of a step of the run that has succeeded.
 pub(crate) async fn output(pool: &PgPool, run: RunId, name: &str) -> sqlx::Result<Option<Value>> {
     sqlx::query_scalar(include_str!("sql/output.sql")).bind(run).bind(name).fetch_optional(pool).await
-}
-
-/// Runs that were asked to end and have not.
-pub(crate) async fn cancelling(pool: &PgPool) -> sqlx::Result<Vec<RunId>> {
-    let sql = "select id from snapshots.run where cancel_requested_at is not null \
-         and state in ('queued', 'running', 'retrying', 'paused')";
-    sqlx::query_scalar(sql).fetch_all(pool).await
 }
 
 /// What the step saved last.

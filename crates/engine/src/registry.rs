@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::sync::watch;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -16,6 +17,8 @@ pub(crate) struct Registration {
     roles: Vec<String>,
     queues: Vec<&'static str>,
     workflows: Value,
+    /// Whether this worker is to take no more work, as of the last beat.
+    pub(crate) draining: watch::Sender<bool>,
 }
 
 impl Registration {
@@ -30,6 +33,7 @@ impl Registration {
             roles: config.roles.clone(),
             queues: config.queues.iter().map(|queue| queue.as_str()).collect(),
             workflows: known.map(|(name, version)| json!({ "name": name, "version": version })).collect(),
+            draining: watch::Sender::new(false),
         }
     }
 
@@ -61,10 +65,12 @@ impl Registration {
         }
     }
 
+    /// Says that the process lives, and learns whether it is to drain; an operator may have set that.
     async fn beat(&self, pool: &PgPool) -> sqlx::Result<()> {
-        let sql = "update snapshots.worker set seen_at = now() where id = $1";
-        if sqlx::query(sql).bind(&self.id).execute(pool).await?.rows_affected() == 0 {
-            self.insert(pool).await?;
+        let sql = "update snapshots.worker set seen_at = now() where id = $1 returning draining";
+        match sqlx::query_scalar(sql).bind(&self.id).fetch_optional(pool).await? {
+            Some(draining) => _ = self.draining.send_replace(draining),
+            None => self.insert(pool).await?,
         }
         Ok(())
     }

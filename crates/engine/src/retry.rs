@@ -8,10 +8,9 @@ use sqlx::PgConnection;
 use crate::{
     audit,
     client::Client,
-    consequence,
-    doorbell::{self, Ring},
+    consequence, doorbell,
     error::{RetryError, StartError},
-    model::{Level, Queue, Run, RunId, RunState, StepId, StepState},
+    model::{Level, Run, RunId, RunState, StepId, StepState},
     once::{self, Idempotency, Started},
     operations::lock_run,
     queries,
@@ -95,8 +94,6 @@ pub(crate) async fn holder(db: impl sqlx::PgExecutor<'_>, run: RunId) -> sqlx::R
 #[derive(sqlx::FromRow)]
 struct Reset {
     id: StepId,
-    queue: Queue,
-    priority: i32,
     state: StepState,
     children_left: Option<i32>,
 }
@@ -110,12 +107,11 @@ async fn go_on(tx: &mut PgConnection, run: &Run, actor: &str) -> sqlx::Result<()
         "actor": actor, "steps": reset.len(), "state": run.state, "error": run.error, "doneAt": run.done_at,
     });
     consequence::log(&mut *tx, (run.id, None), Level::Info, "run.retry", &data).await?;
-    let ready = reset.iter().filter(|step| step.state == StepState::Ready);
-    let rings: Vec<Ring> = ready.map(|step| Ring { id: step.id, queue: step.queue, priority: step.priority }).collect();
-    doorbell::ring(tx, &rings).await?;
+    let ready: Vec<StepId> = reset.iter().filter(|step| step.state == StepState::Ready).map(|step| step.id).collect();
+    doorbell::ring(tx, &ready).await?;
     // A group that was cancelled while its last children still succeeded has nothing left to wait for.
     for group in reset.iter().filter(|step| step.state == StepState::Waiting && step.children_left == Some(0)) {
-        consequence::end_group(tx, run.id, group.id, 0).await?;
+        consequence::end_group(tx, run.id, group.id).await?;
     }
     consequence::notify(tx, run.id).await
 }

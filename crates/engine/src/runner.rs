@@ -8,18 +8,18 @@ use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Durati
 use futures::FutureExt;
 use serde_json::Value;
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error, error_span, info, warn};
 
 use crate::{
+    capture::{self, SPAN},
     ctx::{Ctx, Signals},
     engine::Shutdown,
     error::{StepError, chain, panic_text},
     lease,
     model::{StepId, StepKind},
-    queries,
-    statements::{self, Claimant, Claimed, Ending, Written},
+    statements::{self, Claimant, Claimed, Ending, Lease, Report, Written},
     workflow::{StepDef, Workflow},
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Runner<S> {
     pub(crate) services: Arc<S>,
     pub(crate) workflows: HashMap<&'static str, Workflow<S>>,
     pub(crate) claimant: Claimant,
+    /// Whether this worker is to take no more work.
+    pub(crate) draining: watch::Receiver<bool>,
     pub(crate) shutdown: Shutdown,
     pub(crate) running: TaskTracker,
 }
@@ -58,17 +60,12 @@ impl<S: Send + Sync + 'static> Runner<S> {
         }
         let claimed = match statements::claim(&self.pool, step, &self.claimant).await {
             Ok(Some(claimed)) => claimed,
-            Ok(None) => {
-                debug!(step.id = %step, "stale doorbell, or no slot");
-                if let Err(error) = statements::await_slot(&self.pool, step).await {
-                    warn!(step.id = %step, error = chain(&error), "cannot note that the step waits for a slot");
-                }
-                return;
-            }
+            Ok(None) => return debug!(step.id = %step, "stale doorbell, or no slot"),
             // Sweep rings again.
             Err(error) => return warn!(step.id = %step, error = chain(&error), "cannot claim the step"),
         };
-        let span = info_span!("step", run.id = %claimed.run_id, workflow = claimed.workflow, step = claimed.name,
+        // At level error, so that what is said inside carries these fields whatever is filtered.
+        let span = error_span!(parent: None, SPAN, run_id = %claimed.run_id, workflow = claimed.workflow, step = claimed.name,
             index = claimed.index, attempt = claimed.attempt);
         let work = Arc::clone(&self).execute(claimed).instrument(span);
         let hard = self.shutdown.hard.clone();
@@ -82,11 +79,12 @@ impl<S: Send + Sync + 'static> Runner<S> {
 
     async fn execute(self: Arc<Self>, claimed: Claimed) {
         let lease = claimed.lease();
-        let signals = Signals::new(self.shutdown.soft.clone());
+        let signals = Signals::new(&self.shutdown.soft, capture::tail_of(&Span::current()));
         let keeper = lease::keep(self.pool.clone(), lease, self.claimant.lease, signals.clone());
         let keeper = AbortOnDrop(tokio::spawn(keeper.in_current_span()));
         let attempted = self.attempt(&claimed, &signals).await;
-        self.write(&claimed, attempted, &signals).await;
+        let end = End::of(&claimed, attempted, &signals);
+        self.write(lease, &end, &signals).await;
         drop(keeper);
     }
 
@@ -98,10 +96,7 @@ impl<S: Send + Sync + 'static> Runner<S> {
             );
             return Attempted::Ended(StepError::fail(text));
         };
-        let input = match self.input(claimed).await {
-            Ok(input) => input,
-            Err(error) => return Attempted::Ended(StepError::retry(error)),
-        };
+        let input = input(claimed);
         match (claimed.kind, &definition.expand) {
             (StepKind::Group, Some(expand)) => match std::panic::catch_unwind(AssertUnwindSafe(|| expand(input))) {
                 Ok(Ok(children)) => Attempted::Children(children),
@@ -114,18 +109,6 @@ impl<S: Send + Sync + 'static> Runner<S> {
 
     fn definition(&self, claimed: &Claimed) -> Option<&StepDef<S>> {
         self.workflows.get(claimed.workflow.as_str())?.steps.iter().find(|step| step.spec.name == claimed.name)
-    }
-
-    async fn input(&self, claimed: &Claimed) -> sqlx::Result<Value> {
-        if claimed.kind == StepKind::Child {
-            return Ok(claimed.input.clone().unwrap_or(Value::Null));
-        }
-        let mut outputs = queries::inputs(&self.pool, claimed.lease().step).await?;
-        Ok(match outputs.len() {
-            0 => claimed.params.clone(),
-            1 => outputs.swap_remove(0).1,
-            _ => Value::Object(outputs.into_iter().collect()),
-        })
     }
 
     /// Runs the step's function in a task of its own, which is dropped when the attempt is cut off.
@@ -151,10 +134,17 @@ impl<S: Send + Sync + 'static> Runner<S> {
     }
 
     /// Writes the ending, again and again while the database is away: the work is done and the lease may still hold.
-    async fn write(&self, claimed: &Claimed, attempted: Attempted, signals: &Signals) {
+    async fn write(&self, lease: Lease, end: &End, signals: &Signals) {
+        let log = signals.lines(0).map(|(_, lines)| lines);
+        let report = Report { progress: signals.progress(), log };
         let mut wait = Duration::from_millis(100);
         loop {
-            match self.write_once(claimed, &attempted, signals).await {
+            let written = match end {
+                End::Output(output) => statements::complete(&self.pool, lease, output, &report).await,
+                End::Children(inputs) => statements::plan(&self.pool, lease, inputs, &report).await,
+                End::Without(ending) => statements::end(&self.pool, lease, ending, &report).await,
+            };
+            match written {
                 Ok(Written::Done) => return,
                 Ok(Written::Fenced) => return info!("the step's ending was not written: another worker holds it by now"),
                 Err(error) => warn!(error = chain(&error), "cannot write the step's ending, trying again"),
@@ -163,36 +153,48 @@ impl<S: Send + Sync + 'static> Runner<S> {
             wait = (wait * 2).min(Duration::from_secs(5));
         }
     }
+}
 
-    async fn write_once(&self, claimed: &Claimed, attempted: &Attempted, signals: &Signals) -> sqlx::Result<Written> {
-        let lease = claimed.lease();
-        let progress = signals.progress.borrow().clone();
+/// A child's own, else what its predecessors returned: the one output, or all by name, or without any the run's parameters.
+fn input(claimed: &Claimed) -> Value {
+    match (claimed.kind, &claimed.inputs) {
+        (StepKind::Child, _) => claimed.input.clone().unwrap_or(Value::Null),
+        (_, Some(Value::Object(outputs))) if outputs.len() == 1 => outputs.values().next().cloned().unwrap_or(Value::Null),
+        (_, Some(outputs)) => outputs.clone(),
+        (_, None) => claimed.params.clone(),
+    }
+}
+
+/// What is to be written.
+enum End {
+    Output(Value),
+    Children(Vec<Value>),
+    Without(Ending),
+}
+
+impl End {
+    /// Decides it, and logs the causes, once: they are part of what is stored with the attempt.
+    fn of(claimed: &Claimed, attempted: Attempted, signals: &Signals) -> Self {
         let error = match attempted {
-            Attempted::Output(output) => return statements::complete(&self.pool, lease, output, progress.as_ref()).await,
-            Attempted::Children(inputs) => return statements::plan(&self.pool, lease, inputs).await,
+            Attempted::Output(output) => return Self::Output(output),
+            Attempted::Children(inputs) => return Self::Children(inputs),
             Attempted::Ended(StepError::Yield) => {
-                let after = if self.shutdown.soft.is_cancelled() { Duration::ZERO } else { IDLE_YIELD };
-                return statements::end(&self.pool, lease, &Ending::Yielded { after }).await;
+                let after = if signals.stopping.is_cancelled() { Duration::ZERO } else { IDLE_YIELD };
+                return Self::Without(Ending::Yielded { after });
             }
             Attempted::Ended(error) => error,
             Attempted::Cut(why) => {
                 let why = if signals.cancelled_by_operator() { "was cancelled" } else { why };
-                &StepError::retry(format!("the step {why}"))
+                StepError::retry(format!("the step {why}"))
             }
         };
-        statements::end(&self.pool, lease, &self.ending(claimed, error)).await
-    }
-
-    fn ending(&self, claimed: &Claimed, cause: &StepError) -> Ending {
-        let error = chain(cause);
-        let last = claimed.attempt >= claimed.max_attempts;
-        if last || matches!(cause, StepError::Fail(_)) {
-            error!(error, "the step failed");
-            return Ending::Failed { error };
+        let text = chain(&error);
+        if claimed.attempt >= claimed.max_attempts || matches!(error, StepError::Fail(_)) {
+            error!(error = text, "the step failed");
+            return Self::Without(Ending::Failed { error: text });
         }
-        let after = claimed.backoff().delay(claimed.attempt.unsigned_abs(), rand::random());
-        warn!(error, retry_after_ms = statements::millis(after), "the attempt failed");
-        Ending::Retry { after, error }
+        warn!(error = text, "the attempt failed");
+        Self::Without(Ending::Retry { after: None, error: text })
     }
 }
 

@@ -14,6 +14,9 @@ use crate::{doorbell, error::SetupError};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/control");
 
+/// Made or replaced after the migrations; how they may change is said in the first.
+const FUNCTIONS: [&str; 2] = [include_str!("sql/statements.sql"), include_str!("sql/consequences.sql")];
+
 /// Any constant: whoever migrates holds this advisory lock.
 const SETUP_LOCK: i64 = 0x736e_6170_7365_7475;
 
@@ -63,6 +66,9 @@ pub async fn migrate(pool: &PgPool) -> Result<(), SetupError> {
     create(pool, "extension hstore", "create extension if not exists hstore schema snapshots").await?;
     doorbell::setup(pool).await?;
     MIGRATIONS.run(pool).await?;
+    for functions in FUNCTIONS {
+        sqlx::raw_sql(functions).execute(pool).await.map_err(prepare("the engine's functions"))?;
+    }
     lock.close().await.map_err(prepare("a connection"))
 }
 

@@ -7,10 +7,9 @@ use uuid::Uuid;
 
 use crate::{
     catalog::{Catalog, Definition},
-    consequence,
-    doorbell::{self, Ring},
+    consequence, doorbell,
     error::StartError,
-    model::{Level, Queue, RunId, StepId},
+    model::{Level, RunId, StepId},
     statements,
 };
 
@@ -105,19 +104,11 @@ async fn insert_run(
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct Planned {
-    id: StepId,
-    queue: Queue,
-    priority: i32,
-    ready: bool,
-}
-
 async fn insert_steps(conn: &mut PgConnection, definition: &Definition, run: RunId, priority: i32) -> sqlx::Result<()> {
     let steps = &definition.steps;
     let column = |value: fn(&crate::workflow::StepSpec) -> i64| steps.iter().map(value).collect::<Vec<i64>>();
     let text = |value: fn(&crate::workflow::StepSpec) -> &'static str| steps.iter().map(value).collect::<Vec<_>>();
-    let planned: Vec<Planned> = sqlx::query_as(include_str!("sql/insert_steps.sql"))
+    let planned: Vec<(StepId, bool)> = sqlx::query_as(include_str!("sql/insert_steps.sql"))
         .bind(run)
         .bind(priority)
         .bind(text(|spec| spec.name))
@@ -133,7 +124,6 @@ async fn insert_steps(conn: &mut PgConnection, definition: &Definition, run: Run
     let edges = steps.iter().flat_map(|spec| spec.after.iter().map(|after| (spec.name, *after)));
     let (names, after): (Vec<&str>, Vec<&str>) = edges.unzip();
     sqlx::query(include_str!("sql/insert_dependencies.sql")).bind(run).bind(names).bind(after).execute(&mut *conn).await?;
-    let ready = planned.iter().filter(|step| step.ready);
-    let rings: Vec<Ring> = ready.map(|step| Ring { id: step.id, queue: step.queue, priority: step.priority }).collect();
-    doorbell::ring(conn, &rings).await
+    let ready: Vec<StepId> = planned.into_iter().filter_map(|(step, ready)| ready.then_some(step)).collect();
+    doorbell::ring(conn, &ready).await
 }

@@ -8,12 +8,8 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use tracing::{info, warn};
 
-use crate::{doorbell, error::chain, queries, statements};
+use crate::{error::chain, statements};
 
-/// How many doorbells one sweep rings at most.
-const RINGS: i64 = 500;
-/// How many expired leases one sweep ends at most.
-const EXPIRIES: usize = 500;
 /// How often the slow part runs, and what is old is deleted, in sweeps.
 pub(crate) const SLOW: u32 = 30;
 
@@ -49,19 +45,9 @@ impl Sweeper {
     }
 
     async fn sweep(&self, expire: bool, slow: bool) -> sqlx::Result<()> {
-        if expire {
-            for _ in 0..EXPIRIES {
-                match statements::expire_one(&self.pool, rand::random()).await? {
-                    Some(step) => info!(step.id = %step, "ended an attempt whose lease had expired"),
-                    None => break,
-                }
-            }
-        }
-        doorbell::ring_unheard(&self.pool, self.lost_after, RINGS).await?;
-        statements::mark_retrying(&self.pool, None).await?;
-        statements::mark_paused(&self.pool).await?;
-        for run in queries::cancelling(&self.pool).await? {
-            statements::cancel(&self.pool, run).await?;
+        let swept = statements::sweep(&self.pool, expire, self.lost_after).await?;
+        if swept.expired > 0 {
+            info!(attempts = swept.expired, "ended attempts whose lease had expired");
         }
         if slow {
             statements::fail_stranded(&self.pool, self.stranded_after).await?;

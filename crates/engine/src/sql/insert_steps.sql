@@ -5,4 +5,4 @@ select $1, s.name, s.kind, case when s.deps = 0 then 'ready' else 'blocked' end,
 from unnest($3::text[], $4::text[], $5::text[], $6::integer[], $7::integer[], $8::bigint[], $9::bigint[],
     $10::bigint[]) with ordinality as s (name, kind, queue, deps, attempts, base, cap, timeout, no)
 order by s.no
-returning id, queue, priority, deps_left = 0 as ready
+returning id, deps_left = 0 as ready

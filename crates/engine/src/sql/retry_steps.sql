@@ -26,4 +26,4 @@ from (
     where o.run_id = $1 and o.state in ('failed', 'cancelled', 'skipped')
 ) c
 where s.id = c.id
-returning s.id, s.queue, s.priority, s.state, s.children_left
+returning s.id, s.state, s.children_left
