@@ -13,7 +13,7 @@ use engine::{
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt};
 
 use crate::engine_support::{Bench, FAST, poll};
 
@@ -109,7 +109,8 @@ async fn a_worker_told_to_drain_gives_back_what_it_runs_and_takes_nothing_until_
 #[tokio::test]
 async fn an_attempt_keeps_its_log_its_progress_and_its_rate_and_no_password() {
     // For the whole process: blocking threads know no other. It prints nothing.
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(CaptureLayer::new())).unwrap();
+    let layer = CaptureLayer::new().with_filter(LevelFilter::INFO);
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer)).unwrap();
     let bench = Bench::new(workflows).await;
     let worker = bench.worker(world());
     let run = bench.client.start(&start("talks")).await.unwrap();
