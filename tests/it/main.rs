@@ -30,6 +30,7 @@ mod engine_runs;
 mod engine_schedules;
 mod engine_support;
 mod house_layout;
+mod service_logs;
 mod service_roles;
 mod service_schedules;
 mod signing;

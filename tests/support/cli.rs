@@ -43,7 +43,7 @@ pub(crate) fn bare_command(args: &[&str]) -> Command {
     READ.iter().for_each(|name| {
         command.env_remove(name);
     });
-    command.args(args).env("SNAPSHOTS_PG_BIN", pg_bin()).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(args).env("SNAPSHOTS_PG_BIN", pg_bin()).env("RUST_LOG", "warn").stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod embedded;
 pub mod exit;
+mod logs;
 pub mod output;
 pub mod service;
 pub mod signing;

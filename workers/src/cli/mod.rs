@@ -20,9 +20,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::exit::{Exit, Failure};
+use crate::logs::Logs;
 use crate::output::Output;
 
 /// Cut, publish, prove and restore snapshots of a Secondlayer indexer's database.
@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error),
     };
-    log(cli.json);
+    Logs { json: cli.json, service: matches!(cli.command, Command::Serve(_)) }.start();
     let output = Output::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -127,11 +127,4 @@ async fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Diff(args) => diff::run(args, output).await,
         Command::Download(args) => download::run(args, output).await,
     }
-}
-
-/// Logs go to stderr, warnings and worse unless `RUST_LOG` says otherwise.
-fn log(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = if json { subscriber.json().try_init() } else { subscriber.try_init() };
 }
