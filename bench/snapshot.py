@@ -26,7 +26,8 @@ from summary import numbers, text
 # The targets are about at least this many blocks.
 FULL_BLOCKS = 80_000
 IDLE_SECONDS = 10
-STEPS = ["plan", "dump", "compress", "checksum", "upload", "publish", "promote"]
+# Steps that run side by side are priced together.
+STEPS = [["plan"], ["dump"], ["compress"], ["checksum", "upload"], ["publish"], ["promote"]]
 
 
 def say(message):
@@ -95,10 +96,10 @@ def epoch(stamp):
 def step_costs(sampler, run):
     """Cost of each step of a run; children of one name count as one, from the first's start to the last's end."""
     costs = {}
-    for name in STEPS:
-        same = [step for step in run["steps"] if step["name"] == name]
+    for names in STEPS:
+        same = [step for step in run["steps"] if step["name"] in names]
         start = min(epoch(step["startedAt"]) for step in same if step["startedAt"])
-        costs[name] = sampler.between(start, max(epoch(step["doneAt"]) for step in same))
+        costs[", ".join(names)] = sampler.between(start, max(epoch(step["doneAt"]) for step in same))
     return costs
 
 

@@ -1,10 +1,11 @@
 //! Reads an archive's bytes out of the bucket by its layout: from start to end, or any range of it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use crate::archive::{Layout, Segment, Slice};
+use crate::buffer::mapped;
 use crate::key::Key;
 use crate::store::{Store, StoreError};
 
@@ -64,14 +65,14 @@ async fn segment_bytes(store: Store, segment: Segment) -> Result<Bytes, Assemble
 /// # Errors
 /// [`AssembleError`].
 pub async fn range(store: &Store, layout: &Layout, from: u64, to: u64) -> Result<Bytes, AssembleError> {
-    let mut bytes = BytesMut::with_capacity(usize::try_from(to - from).unwrap_or_default());
+    let mut bytes = mapped(usize::try_from(to - from).unwrap_or_default());
     for slice in layout.read(from..to) {
         append(store, &slice, &mut bytes).await?;
     }
-    Ok(bytes.freeze())
+    Ok(Bytes::from(bytes))
 }
 
-async fn append(store: &Store, slice: &Slice<'_>, bytes: &mut BytesMut) -> Result<(), AssembleError> {
+async fn append(store: &Store, slice: &Slice<'_>, bytes: &mut Vec<u8>) -> Result<(), AssembleError> {
     let sha256 = match slice.segment {
         Segment::Glue(frame) => {
             let range =
@@ -83,12 +84,9 @@ async fn append(store: &Store, slice: &Slice<'_>, bytes: &mut BytesMut) -> Resul
     };
     let key = Key::Chunk(sha256).to_string();
     let wanted = slice.range.end - slice.range.start;
-    let mut object = store.open(&key, Some(&format!("bytes={}-{}", slice.range.start, slice.range.end - 1))).await?;
+    let object = store.open(&key, Some(&format!("bytes={}-{}", slice.range.start, slice.range.end - 1))).await?;
     let before = bytes.len();
-    let lost = |error| StoreError::Unreachable { doing: format!("get `{key}`"), cause: format!("{error}") };
-    while let Some(part) = object.body.try_next().await.map_err(lost)? {
-        bytes.extend_from_slice(&part);
-    }
+    object.append_to(&key, bytes).await?;
     let found = (bytes.len() - before) as u64;
     if found != wanted {
         return Err(AssembleError::Damaged { key, found: format!("{found} bytes instead of {wanted}") });

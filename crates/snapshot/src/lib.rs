@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod assemble;
 pub mod audit;
+mod buffer;
 pub mod chunk;
 pub mod client;
 pub mod columns;

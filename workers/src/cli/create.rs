@@ -1,6 +1,6 @@
 //! `snapshots create`: starts a run, and with `--wait` follows it to its end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ pub(crate) async fn run(args: CreateArgs, output: Output) -> anyhow::Result<()> 
 /// Waits for the end of a run and returns it.
 pub(crate) async fn follow(client: &Client, run: &str, output: Output) -> anyhow::Result<Value> {
     let mut progress = output.progress("waiting for a worker", 0);
+    let begun = Instant::now();
     loop {
         let shown: Value = client.get(&format!("/runs/{run}")).await?;
         let seen = Seen::of(&shown);
@@ -65,7 +66,8 @@ pub(crate) async fn follow(client: &Client, run: &str, output: Output) -> anyhow
                 let failure = Failure::new(Exit::Failed, format!("the run {state}: {why}"));
                 return Err(failure.hint("nothing was published and `latest` is as it was").into());
             }
-            _ => tokio::time::sleep(Duration::from_millis(300)).await,
+            // Short runs are answered at once, long ones asked about now and then.
+            _ => tokio::time::sleep((begun.elapsed() / 64).clamp(Duration::from_millis(40), Duration::from_secs(1))).await,
         }
     }
 }

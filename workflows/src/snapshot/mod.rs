@@ -2,7 +2,7 @@
 //!
 //! Ranges of heights that are unchanged since the snapshot before are not read: their chunks are taken over (see `reuse`).
 //!
-//! plan → dump (a child per height range) → compress (splice the archive) → checksum → upload → publish → promote.
+//! plan → dump (a child per height range) → compress (splice the archive) → checksum and upload → publish → promote.
 //! Nothing is visible to readers before `publish` writes the manifest, and `latest` moves only in `promote`; every step
 //! may run twice, because what it writes is named by content or written under a condition.
 
@@ -52,7 +52,9 @@ pub fn workflow() -> Workflow<Services> {
         .step("compress", compress::run)
         .step("checksum", checksum::run)
         .step("upload", upload::run)
+        .after(&["compress"])
         .step("publish", publish::run)
+        .after(&["checksum", "upload"])
         .step("promote", promote::run)
 }
 

@@ -1,4 +1,5 @@
-//! Step `publish`: writes `snapshot.sha256` and then the manifest, each after its signature. From that moment the snapshot exists.
+//! Step `publish`: completes the upload of the archive, writes `snapshot.sha256` and then the manifest, each after its
+//! signature. From that moment the snapshot exists.
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
@@ -10,10 +11,11 @@ use snapshot::key::Key;
 use snapshot::manifest::{Finality, Manifest, Producer, VERSION, totals};
 use snapshot::store::Put;
 
+use super::checksum::Summed;
 use super::compress::Spliced;
 use super::plan::Plan;
 use super::signing;
-use super::upload::Uploaded;
+use super::upload::{self, Sent};
 use crate::catalog;
 use crate::dirty;
 use crate::services::Services;
@@ -26,14 +28,22 @@ pub(super) struct Published {
     pub(super) manifest_sha256: String,
 }
 
-pub(super) async fn run(ctx: Ctx<Services>, uploaded: Uploaded) -> Result<Published, StepError> {
+/// What must have happened before.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Proved {
+    checksum: Summed,
+    upload: Sent,
+}
+
+pub(super) async fn run(ctx: Ctx<Services>, proved: Proved) -> Result<Published, StepError> {
     let plan: Plan = ctx.output("plan").await?;
     let spliced: Spliced = ctx.output("compress").await?;
     let services = ctx.services();
-    let manifest = manifest(&plan, spliced, &uploaded);
-    let line = format!("{}  {}\n", uploaded.sha256, plan.path().archive_name());
+    upload::complete(&ctx, &plan, &spliced).await?;
+    let line = format!("{}  {}\n", proved.checksum.sha256, plan.path().archive_name());
     signing::publish_keys(services).await?;
     put_signed(services, &plan, Key::Checksum(plan.path()), Bytes::from(line)).await?;
+    let manifest = manifest(&plan, spliced, &proved);
     let bytes = Bytes::from(manifest.to_bytes());
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
     put_signed(services, &plan, Key::Manifest(plan.path()), bytes).await?;
@@ -63,7 +73,7 @@ async fn put(services: &Services, key: Key, body: Bytes) -> Result<(), StepError
 }
 
 /// Everything in it comes from earlier steps' outputs, so that a second attempt writes the same bytes.
-fn manifest(plan: &Plan, spliced: Spliced, uploaded: &Uploaded) -> Manifest {
+fn manifest(plan: &Plan, spliced: Spliced, proved: &Proved) -> Manifest {
     Manifest {
         version: VERSION,
         network: plan.network.clone(),
@@ -80,9 +90,9 @@ fn manifest(plan: &Plan, spliced: Spliced, uploaded: &Uploaded) -> Manifest {
         finality: Finality { confirmations: plan.confirmations, burn_tip: plan.facts.burn_tip },
         format: "pg_dump_directory".into(),
         compression: "zstd".into(),
-        checksum: format!("sha256:{}", uploaded.sha256),
+        checksum: format!("sha256:{}", proved.checksum.sha256),
         url: format!("{}/{}", plan.base_url, Key::Archive(plan.path())),
-        size_bytes: uploaded.bytes,
+        size_bytes: proved.upload.bytes,
         raw_bytes: spliced.raw_bytes,
         tables: totals(&spliced.chunks),
         shapes: plan.shapes.clone(),

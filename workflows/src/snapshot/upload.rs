@@ -1,7 +1,8 @@
-//! Step `upload`: streams the archive from chunks into a multipart upload, and makes it visible at once.
+//! Step `upload`: streams the archive from chunks into a multipart upload, while `checksum` proves the same chunks.
 //!
 //! The upload's id and the parts the server has acknowledged are in the control database, so an attempt after a crash
-//! sends only what is missing. Invariant: an object under the archive's key is the whole archive.
+//! sends only what is missing. The parts are invisible until `publish`, which knows that the chunks are what they should be,
+//! completes the upload. Invariant: an object under the archive's key is the whole archive.
 
 use engine::{Ctx, StepError};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -11,7 +12,6 @@ use snapshot::assemble;
 use snapshot::key::Key;
 use snapshot::store::{CompletedPart, StoreError, part_bytes};
 
-use super::checksum::Summed;
 use super::compress::Spliced;
 use super::plan::Plan;
 use crate::catalog;
@@ -21,42 +21,47 @@ use crate::step_error::classify;
 /// Parts under way at once; each is held in memory.
 const PARALLEL_PARTS: usize = 2;
 
-/// The stored archive.
+/// An archive whose parts are stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Uploaded {
-    /// sha256 (hex) of the archive.
-    pub(super) sha256: String,
+pub(super) struct Sent {
     /// Its size in bytes.
     pub(super) bytes: u64,
 }
 
-pub(super) async fn run(ctx: Ctx<Services>, summed: Summed) -> Result<Uploaded, StepError> {
+pub(super) async fn run(ctx: Ctx<Services>, spliced: Spliced) -> Result<Sent, StepError> {
     let plan: Plan = ctx.output("plan").await?;
-    let spliced: Spliced = ctx.output("compress").await?;
     let layout = spliced.fetch_layout(ctx.services(), &plan).await?;
-    let key = Key::Archive(plan.path());
-    let uploaded = Uploaded { sha256: summed.sha256, bytes: layout.len() };
-    if is_there(ctx.services(), &key, &uploaded).await? {
-        catalog::end_upload(&ctx.services().control, &key.to_string()).await.map_err(classify)?;
-        return Ok(uploaded);
+    let (key, bytes) = (Key::Archive(plan.path()), layout.len());
+    if !is_there(ctx.services(), &key, bytes).await? {
+        Upload::resume_or_begin(ctx.services(), key, layout).await?.send_missing(&ctx).await?;
     }
-    let upload = Upload::resume_or_begin(ctx.services(), key, layout).await?;
-    let parts = upload.send_missing(&ctx).await?;
-    upload.complete(ctx.services(), &parts).await?;
-    if !is_there(ctx.services(), &upload.key, &uploaded).await? {
-        return Err(StepError::retry(StoreError::Missing { key: upload.key.to_string() }));
+    Ok(Sent { bytes })
+}
+
+/// Makes the archive visible, all at once. Parts that the server has lost since they were sent are sent again.
+pub(super) async fn complete(ctx: &Ctx<Services>, plan: &Plan, spliced: &Spliced) -> Result<(), StepError> {
+    let services = ctx.services();
+    let layout = spliced.fetch_layout(services, plan).await?;
+    let (key, bytes) = (Key::Archive(plan.path()), layout.len());
+    if !is_there(services, &key, bytes).await? {
+        let upload = Upload::resume_or_begin(services, key.clone(), layout).await?;
+        let parts = upload.send_missing(ctx).await?;
+        upload.complete(services, &parts).await?;
+        if !is_there(services, &key, bytes).await? {
+            return Err(StepError::retry(StoreError::Missing { key: key.to_string() }));
+        }
     }
-    Ok(uploaded)
+    catalog::end_upload(&services.control, &key.to_string()).await.map_err(classify)
 }
 
 /// True if the archive is stored. Its key belongs to this run alone, so another size means another program wrote it.
-async fn is_there(services: &Services, key: &Key, uploaded: &Uploaded) -> Result<bool, StepError> {
+async fn is_there(services: &Services, key: &Key, bytes: u64) -> Result<bool, StepError> {
     match services.store.head(key).await.map_err(classify)? {
         None => Ok(false),
-        Some(meta) if meta.bytes == uploaded.bytes => Ok(true),
+        Some(meta) if meta.bytes == bytes => Ok(true),
         Some(meta) => Err(StepError::fail(std::io::Error::other(format!(
-            "{key} exists already with {} bytes instead of {}; does another service publish into this bucket?",
-            meta.bytes, uploaded.bytes
+            "{key} exists already with {} bytes instead of {bytes}; does another service publish into this bucket?",
+            meta.bytes
         )))),
     }
 }
@@ -114,10 +119,10 @@ impl Upload {
     }
 
     async fn complete(&self, services: &Services, parts: &[CompletedPart]) -> Result<(), StepError> {
-        if let Err(error) = services.store.complete_upload(&self.key, &self.id, parts).await {
-            return Err(self.forget_if_gone(services, error).await);
+        match services.store.complete_upload(&self.key, &self.id, parts).await {
+            Err(error) => Err(self.forget_if_gone(services, error).await),
+            Ok(_) => Ok(()),
         }
-        catalog::end_upload(&services.control, &self.key.to_string()).await.map_err(classify)
     }
 
     /// An upload that the server no longer knows (lifecycle rules abort old ones) is begun anew by the next attempt.

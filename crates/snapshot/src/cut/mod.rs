@@ -15,13 +15,14 @@ use sqlx::PgConnection;
 pub use inspect::{ChainLink, Inspection};
 pub use rows::{RangeDigest, begin_export, digest_rows, select_all};
 
+use crate::buffer::mapped;
 use crate::chunk::{Chunk, Heights};
 use crate::columns::TableShape;
 use crate::key::Key;
 use crate::store::{Store, StoreError};
 use inspect::Inspector;
 use order::RowOrder;
-use rows::BlockReceiver;
+use rows::{BLOCK_BYTES, BlockReceiver};
 
 /// Compression level of fresh chunks: the knee of the curve (notes: 264 MB/s at ratio 5.3; 6 to 15 are poor value).
 pub const LEVEL: i32 = 3;
@@ -180,7 +181,7 @@ async fn compress(conn: &mut PgConnection, shape: &TableShape, sql: &str, work: 
 fn compress_blocks(mut blocks: BlockReceiver, mut work: Work) -> std::io::Result<Option<Cut>> {
     let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
     compressor.include_checksum(true)?;
-    let (mut compressed, mut frame) = (Vec::new(), Vec::new());
+    let (mut compressed, mut frame) = (mapped(BLOCK_BYTES), mapped(BLOCK_BYTES));
     let mut content = Sha256::new();
     let (mut rows, mut raw_bytes) = (0, 0);
     while let Some(mut block) = blocks.next() {

@@ -20,6 +20,7 @@ use bytes::Bytes;
 pub use error::StoreError;
 pub use multipart::{CompletedPart, MIN_PART_BYTES, part_bytes};
 
+use crate::buffer::mapped;
 use crate::key::Key;
 use error::sort;
 
@@ -218,12 +219,9 @@ impl Store {
             other => other?,
         };
         let etag = object.etag.clone();
-        let body = object
-            .body
-            .collect()
-            .await
-            .map_err(|error| StoreError::Unreachable { doing: format!("get `{key}`"), cause: error.to_string() })?;
-        Ok(Some((body.into_bytes(), etag)))
+        let mut body = mapped(usize::try_from(object.bytes).unwrap_or_default());
+        object.append_to(&key.to_string(), &mut body).await?;
+        Ok(Some((Bytes::from(body), etag)))
     }
 
     /// Opens an object, or a `bytes=…` range of it, as a stream.
@@ -250,6 +248,20 @@ pub struct OpenObject {
     pub etag: String,
     /// The bytes.
     pub body: ByteStream,
+}
+
+impl OpenObject {
+    /// Reads to the end.
+    ///
+    /// # Errors
+    /// Unreachable, when the connection is lost on the way; `key` is for its text.
+    pub async fn append_to(mut self, key: &str, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
+        let lost = |error| StoreError::Unreachable { doing: format!("get `{key}`"), cause: format!("{error}") };
+        while let Some(part) = self.body.try_next().await.map_err(lost)? {
+            buffer.extend_from_slice(&part);
+        }
+        Ok(())
+    }
 }
 
 enum Condition<'a> {
