@@ -118,7 +118,7 @@ async fn a_demo_keeps_serving_until_ctrl_c_and_then_nothing_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_in_the_middle_of_a_demo_ends_it_with_130_and_nothing_runs() {
-    // Later steps of so short a chain may begin and end between two looks at the run.
+    // Later steps of so short a chain may begin and end between two looks at the run; these are always told of.
     for moment in ["starting PostgreSQL", "generating a chain", "snapshot: plan"] {
         let (temp, data) = (home(), home());
         let mut running = Running::start(demo(&temp, &["--data-dir", data.text()]));

@@ -64,7 +64,7 @@ impl Output {
         let _ = writeln!(std::io::stdout(), "{value}");
     }
 
-    /// Shows the progress of something that counts to `total` (0: not known yet).
+    /// Shows the progress of something that counts to `total` (0: not known yet), and that it has begun.
     pub fn progress(self, what: &str, total: u64) -> Progress {
         let bar = (!self.json && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
@@ -73,6 +73,9 @@ impl Output {
             bar.set_message(what.to_owned());
             bar
         });
+        if bar.is_none() {
+            self.say(&format!("{what} …"));
+        }
         Progress { output: self, bar, what: what.to_owned(), total, said: Instant::now(), last: 0 }
     }
 }
