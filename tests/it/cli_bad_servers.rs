@@ -3,11 +3,12 @@
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 
-use crate::support::{Home, Ran, Site, bare_command, home, run, site};
+use crate::support::{Home, Ran, ServiceProcess, Site, bare_command, home, run, site};
 
 /// A port that nobody listens on.
 fn closed_port() -> u16 {
@@ -136,4 +137,23 @@ async fn without_programs_of_postgres_a_service_says_how_to_get_them() {
     let demo = run(bare_command(&["demo", "--json", "--once", "--pg-bin", empty, "--data-dir", home.text()])).await;
     demo.error_with(4, &[empty, "initdb"]);
     assert!(!home.path().join("postgres").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_server_elsewhere_pg_dump_alone_is_needed_and_must_be_new_enough() {
+    let site = site().await;
+    let tools = site.dir.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let pg_dump = tools.join("pg_dump");
+    let dir = tools.to_str().unwrap();
+    serve_with(&site, &[("SNAPSHOTS_PG_BIN", dir)]).await.error_with(4, &[dir, "no `pg_dump`", "--role api"]);
+    std::fs::write(&pg_dump, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.24'\n").unwrap();
+    std::fs::set_permissions(&pg_dump, Permissions::from_mode(0o755)).unwrap();
+    serve_with(&site, &[("SNAPSHOTS_PG_BIN", dir)]).await.error_with(4, &["version 9", "postgresql-client-", "--pg-bin"]);
+
+    std::fs::write(&pg_dump, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 99.1'\n").unwrap();
+    let mut command = site.command();
+    command.args(SERVE).env("SNAPSHOTS_PG_BIN", dir).stdout(Stdio::piped());
+    let service = ServiceProcess::start(command).await;
+    assert_eq!(service.get("/readyz").await.status(), 200);
 }

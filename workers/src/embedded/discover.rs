@@ -1,13 +1,16 @@
-//! Finds the PostgreSQL server programs of this machine.
+//! Finds the PostgreSQL programs of this machine: a server's to run one, or only `pg_dump` for a server elsewhere.
 //!
-//! It downloads nothing and starts nothing but `pg_config` and `postgres --version`. Invariant: what it returns
-//! holds `initdb`, `pg_ctl` and `postgres` of one major version; the client tools may be missing.
+//! It downloads nothing and starts nothing but `pg_config` and `… --version`. Invariant: what it returns holds the programs
+//! that were asked for, of one major version; others may be missing.
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The programs without which no cluster can be made or run.
 const SERVER_PROGRAMS: [&str; 3] = ["initdb", "pg_ctl", "postgres"];
+
+/// The program that reads a schema. It refuses a server newer than itself.
+const CLIENT_PROGRAMS: [&str; 1] = ["pg_dump"];
 
 /// Why no usable PostgreSQL was found.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +24,21 @@ pub enum DiscoverError {
         /// The command that installs them here.
         install: &'static str,
     },
-    /// The directory the user named lacks a server program.
+    /// There is no `pg_dump`, or none for so new a server.
     #[error(
-        "{} has no `{program}`: point --pg-bin (SNAPSHOTS_PG_BIN) at a directory with initdb, pg_ctl and postgres",
+        "no pg_dump for a server of PostgreSQL {server} found ({}): install postgresql-client-{server} or newer, \
+         or point --pg-bin (SNAPSHOTS_PG_BIN) at its directory",
+        newest.map_or("there is none".to_owned(), |newest| format!("the newest is version {newest}, and it refuses newer servers"))
+    )]
+    NoClient {
+        /// Major version of the server.
+        server: u32,
+        /// That of the newest `pg_dump`.
+        newest: Option<u32>,
+    },
+    /// The directory the user named lacks a program.
+    #[error(
+        "{} has no `{program}`: point --pg-bin (SNAPSHOTS_PG_BIN) at the directory of PostgreSQL's programs",
         dir.display()
     )]
     Incomplete {
@@ -48,7 +63,7 @@ pub enum DiscoverError {
         /// Their major version.
         found: u32,
     },
-    /// `postgres --version` failed or said something unknown.
+    /// `… --version` failed or said something unknown.
     #[error("`{} --version` gave no version: the PostgreSQL installation is broken, reinstall it or name another with --pg-bin", .0.display())]
     NoVersion(PathBuf),
 }
@@ -56,7 +71,7 @@ pub enum DiscoverError {
 /// A directory of PostgreSQL programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PgBin {
-    /// The directory that holds `initdb`, `pg_ctl`, `postgres` and usually the client tools.
+    /// The directory.
     pub dir: PathBuf,
     /// Major version, for example 15.
     pub major: u32,
@@ -75,13 +90,13 @@ impl PgBin {
 /// first), `/usr/pgsql-*/bin`, Homebrew, `PATH`. An existing cluster takes the first of its own major version.
 pub fn find(named: Option<&Path>, data: &Path) -> Result<PgBin, DiscoverError> {
     let candidates = match named {
-        Some(dir) => vec![complete(dir)?],
-        None => installed(),
+        Some(dir) => vec![complete(dir, &SERVER_PROGRAMS)?],
+        None => installed(&SERVER_PROGRAMS),
     };
     let wanted = cluster_major(data);
     let mut first = None;
     for dir in candidates {
-        let bin = PgBin { major: version(&dir)?, dir };
+        let bin = PgBin { major: version(&dir.join("postgres"))?, dir };
         if wanted.is_none_or(|wanted| wanted == bin.major) {
             return Ok(bin);
         }
@@ -95,14 +110,34 @@ pub fn find(named: Option<&Path>, data: &Path) -> Result<PgBin, DiscoverError> {
     }
 }
 
-fn complete(dir: &Path) -> Result<PathBuf, DiscoverError> {
-    match SERVER_PROGRAMS.into_iter().find(|program| !dir.join(program).is_file()) {
+/// Finds the client programs for a server of major version `server` that runs elsewhere, in the same order as [`find`].
+///
+/// # Errors
+/// No `pg_dump`, or none that is new enough.
+pub fn find_client(named: Option<&Path>, server: u32) -> Result<PgBin, DiscoverError> {
+    let candidates = match named {
+        Some(dir) => vec![complete(dir, &CLIENT_PROGRAMS)?],
+        None => installed(&CLIENT_PROGRAMS),
+    };
+    let mut newest = None;
+    for dir in candidates {
+        let major = version(&dir.join("pg_dump"))?;
+        if major >= server {
+            return Ok(PgBin { major, dir });
+        }
+        newest = newest.max(Some(major));
+    }
+    Err(DiscoverError::NoClient { server, newest })
+}
+
+fn complete(dir: &Path, programs: &[&'static str]) -> Result<PathBuf, DiscoverError> {
+    match programs.iter().find(|program| !dir.join(program).is_file()) {
         None => Ok(dir.to_owned()),
         Some(program) => Err(DiscoverError::Incomplete { dir: dir.to_owned(), program }),
     }
 }
 
-fn installed() -> Vec<PathBuf> {
+fn installed(programs: &[&'static str]) -> Vec<PathBuf> {
     let mut dirs = Vec::new();
     dirs.extend(pg_config_bindir());
     dirs.extend(versioned(Path::new("/usr/lib/postgresql"), "", "bin"));
@@ -114,7 +149,7 @@ fn installed() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("PATH") {
         dirs.extend(std::env::split_paths(&path));
     }
-    dirs.retain(|dir| complete(dir).is_ok());
+    dirs.retain(|dir| complete(dir, programs).is_ok());
     dirs
 }
 
@@ -138,10 +173,9 @@ fn versioned(parent: &Path, prefix: &str, leaf: &str) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-fn version(dir: &Path) -> Result<u32, DiscoverError> {
-    let program = dir.join("postgres");
-    let broken = || DiscoverError::NoVersion(program.clone());
-    let output = Command::new(&program).arg("--version").output().map_err(|_| broken())?;
+fn version(program: &Path) -> Result<u32, DiscoverError> {
+    let broken = || DiscoverError::NoVersion(program.to_owned());
+    let output = Command::new(program).arg("--version").output().map_err(|_| broken())?;
     parse_version(&String::from_utf8_lossy(&output.stdout)).ok_or_else(broken)
 }
 
@@ -193,6 +227,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = find(Some(dir.path()), Path::new("/nonexistent")).unwrap_err().to_string();
         assert!(error.contains("has no `initdb`") && error.contains("--pg-bin"), "{error}");
+    }
+
+    #[test]
+    fn a_client_alone_will_do_unless_the_server_is_newer() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = find_client(Some(dir.path()), 15).unwrap_err().to_string();
+        assert!(missing.contains("has no `pg_dump`"), "{missing}");
+        let program = dir.path().join("pg_dump");
+        std::fs::write(&program, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 16.2'\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let found = find_client(Some(dir.path()), 16).unwrap();
+        assert_eq!((found.major, found.program("pg_dump")), (16, program));
+        let old = find_client(Some(dir.path()), 17).unwrap_err().to_string();
+        assert!(old.contains("the newest is version 16") && old.contains("postgresql-client-17"), "{old}");
     }
 
     #[test]

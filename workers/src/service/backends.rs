@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 use workflows::services::{Services, Settings};
 
-use crate::config::{Servers, ServiceArgs};
+use crate::config::{Role, Servers, ServiceArgs};
 use crate::embedded::data_dir::{DataDir, DataDirError};
 use crate::embedded::discover::{self, DiscoverError, PgBin};
 use crate::embedded::lock::LockError;
@@ -34,12 +34,15 @@ pub enum Keep {
     Nothing,
 }
 
+const CANNOT_CONNECT: &str = "cannot connect to the indexed database (DATABASE_URL)";
+
 /// The servers, and the directory they live in.
 pub struct Backends {
     dir: DataDir,
     postgres: Option<EmbeddedPostgres>,
     s3: Option<EmbeddedS3>,
-    pg_bin: PgBin,
+    /// None where nothing here needs a program of PostgreSQL: a server elsewhere, and no worker.
+    pg_bin: Option<PgBin>,
     database_url: String,
     control_database_url: String,
     store: StoreConfig,
@@ -55,7 +58,14 @@ impl Backends {
         .map_err(no_directory)?;
         let durability = if keep == Keep::Lasting { Durability::Durable } else { Durability::Ephemeral };
         let named = args.source.pg_bin.as_deref();
-        let pg_bin = discover::find(named, &dir.postgres_dir()).map_err(no_programs)?;
+        let pg_bin = match &servers.database_url {
+            None => Some(discover::find(named, &dir.postgres_dir()).map_err(no_programs)?),
+            Some(url) if args.has(Role::Worker) => {
+                let server = server_major(url).await.context(CANNOT_CONNECT)?;
+                Some(discover::find_client(named, server).map_err(no_client)?)
+            }
+            Some(_) => None,
+        };
         let postgres = match &servers.database_url {
             Some(_) => None,
             None => Some(start_postgres(&dir, named, durability).await?),
@@ -80,7 +90,7 @@ impl Backends {
 
     /// Connects, migrates, and checks that everything answers.
     pub(super) async fn services(&self, settings: Settings, signing: Option<Keyring>) -> anyhow::Result<Services> {
-        let indexed = connect(&self.database_url).await.context("cannot connect to the indexed database (DATABASE_URL)")?;
+        let indexed = connect(&self.database_url).await.context(CANNOT_CONNECT)?;
         let cannot = "cannot connect to the control database (CONTROL_DATABASE_URL, by default DATABASE_URL)";
         if self.control_database_url != self.database_url {
             probe(&engine::control_pool_options(&self.control_database_url)?).await.context(cannot)?;
@@ -99,7 +109,7 @@ impl Backends {
     }
 
     pub(super) fn pg_program(&self, name: &str) -> PathBuf {
-        self.pg_bin.program(name)
+        self.pg_bin.as_ref().map_or_else(|| PathBuf::from(name), |bin| bin.program(name))
     }
 
     /// Stops what was started.
@@ -135,11 +145,15 @@ fn no_directory(error: DataDirError) -> Failure {
 
 fn no_programs(error: DiscoverError) -> Failure {
     let exit = match error {
-        DiscoverError::NotInstalled { .. } | DiscoverError::Incomplete { .. } => Exit::NotFound,
+        DiscoverError::NotInstalled { .. } | DiscoverError::Incomplete { .. } | DiscoverError::NoClient { .. } => Exit::NotFound,
         DiscoverError::OtherVersion { .. } => Exit::Refused,
         DiscoverError::NoVersion(_) => Exit::Failed,
     };
     Failure::caused(exit, "cannot use PostgreSQL's programs", error).hint("set DATABASE_URL to use a server of your own")
+}
+
+fn no_client(error: DiscoverError) -> Failure {
+    no_programs(error).hint("a worker reads the schema with pg_dump; a process without it can still serve: --role api")
 }
 
 fn no_postgres(error: PostgresError) -> Failure {
@@ -190,11 +204,23 @@ pub async fn connect(url: &str) -> sqlx::Result<PgPool> {
         .await
 }
 
+/// Major version of a server.
+async fn server_major(url: &str) -> sqlx::Result<u32> {
+    let mut connection = first_connection(&url.parse()?).await?;
+    let number: i32 =
+        sqlx::query_scalar("select current_setting('server_version_num')::int / 10000").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(number.unsigned_abs())
+}
+
 /// One connection first: a pool waits for a server that is not there, and then cannot say why it was not.
 async fn probe(options: &PgConnectOptions) -> sqlx::Result<()> {
+    first_connection(options).await?.close().await
+}
+
+async fn first_connection(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within ten seconds"));
-    let connection = tokio::time::timeout(PATIENCE, PgConnection::connect_with(options)).await.map_err(late)??;
-    connection.close().await
+    tokio::time::timeout(PATIENCE, PgConnection::connect_with(options)).await.map_err(late)?
 }
 
 fn bucket_failure(config: &StoreConfig, error: StoreError) -> Failure {

@@ -1,6 +1,10 @@
 //! Rows as COPY text: the statement, the session that makes it canonical, and the stream in blocks of whole heights.
 
-use futures::TryStreamExt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{FutureExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::sync::mpsc;
@@ -10,6 +14,8 @@ use crate::buffer::mapped;
 use crate::chunk::Heights;
 use crate::columns::{TableShape, quote};
 
+/// How long a drained socket is left to fill: about what a server takes to fill 200 kB.
+const FILLING: Duration = Duration::from_millis(1);
 /// Rows are handed on in blocks of about this size, each of which becomes one zstd frame. Large enough that neither the
 /// hand-over nor the beginning of a frame costs much (measured: 8 MiB frames +0.4 %, 4 MiB +1.2 %), small enough for memory:
 /// each cut holds three of them.
@@ -97,7 +103,7 @@ pub(super) async fn forward(conn: &mut PgConnection, sql: &str, order: &RowOrder
     let mut rows = conn.copy_out_raw(sql).await?;
     let mut block = mapped(BLOCK_BYTES);
     let mut height = Vec::new();
-    while let Some(row) = rows.try_next().await? {
+    while let Some(row) = next_row(&mut rows).await? {
         if block.len() >= BLOCK_BYTES && order.height(&row) != height {
             block = sender.send(block).await;
         }
@@ -112,6 +118,16 @@ pub(super) async fn forward(conn: &mut PgConnection, sql: &str, order: &RowOrder
         sender.send(block).await;
     }
     Ok(())
+}
+
+/// The next row. The server sends 8 kB at a time, and waking up for each costs both sides more than reading it. So where nothing
+/// is there, it is let fill the socket's buffer for a moment (measured: a tenth of the CPU of a cut).
+async fn next_row(rows: &mut BoxStream<'_, sqlx::Result<Bytes>>) -> sqlx::Result<Option<Bytes>> {
+    if let Some(row) = rows.try_next().now_or_never() {
+        return row;
+    }
+    tokio::time::sleep(FILLING).await;
+    rows.try_next().await
 }
 
 /// What a range of rows looks like now.
