@@ -1,13 +1,16 @@
 //! HTTP in, JSON out.
 //!
-//! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key; whatever changes something needs one
-//! with scope operator, unless the service listens on loopback alone.
+//! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key. Unless the service listens on loopback
+//! alone, reading runs, schedules and workers needs one of any scope, and whatever changes something one of scope operator.
 
 pub mod auth;
+mod body;
 mod name;
+mod once;
 mod page;
 mod problem;
 mod range;
+mod refusal;
 mod routes;
 mod state;
 
@@ -31,13 +34,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// All routes of the `api` role.
 pub fn router(state: ApiState) -> Router {
-    let routes = Router::new()
+    let open = Router::new()
         .merge(routes::snapshots::router())
         .merge(routes::diff::router())
-        .merge(routes::runs::router())
         .merge(routes::signing_keys::router())
         .merge(routes::health::router())
         .layer(DefaultBodyLimit::max(BODY_BYTES));
+    let operations = Router::new()
+        .merge(routes::runs::router())
+        .merge(routes::retries::router())
+        .merge(routes::events::router())
+        .merge(routes::schedules::router())
+        .merge(routes::pauses::router())
+        .merge(routes::workers::router())
+        .merge(routes::audit::router())
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), auth::guard_operations));
+    let routes = open.merge(operations);
     let mut all = Router::new().nest("/api", routes.clone()).merge(routes).merge(routes::networks::router());
     if state.delivery == Delivery::Service {
         all = all.merge(routes::objects::router());

@@ -1,5 +1,6 @@
 //! What every handler can reach.
 
+use tokio_util::sync::CancellationToken;
 use workflows::services::Services;
 
 use crate::auth::Access;
@@ -24,4 +25,6 @@ pub struct ApiState {
     pub delivery: Delivery,
     /// Whether changing something needs a key.
     pub access: Access,
+    /// Set when the service stops: streams that would never end by themselves do then.
+    pub stopping: CancellationToken,
 }

@@ -1,9 +1,11 @@
 //! All integration tests, one behaviour a file, against a real Postgres and a real S3 API.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on panics, and says when it is skipped")]
 
+mod api_events;
 mod api_keys;
 mod api_objects;
 mod api_observer;
+mod api_operations;
 mod api_problems;
 mod archive_restore;
 mod chain_decode;
@@ -15,6 +17,7 @@ mod cli_chain;
 mod cli_client;
 mod cli_disk_full;
 mod cli_download;
+mod cli_operations;
 mod cli_stop;
 mod demo_whole;
 mod embedded_child;
@@ -22,6 +25,7 @@ mod embedded_postgres;
 mod embedded_s3;
 mod engine_attempts;
 mod engine_faults;
+mod engine_follow;
 mod engine_limits;
 mod engine_once;
 mod engine_operations;

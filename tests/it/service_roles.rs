@@ -48,7 +48,7 @@ async fn each_process_does_its_roles_part_and_together_they_cut_a_snapshot() {
     assert_eq!(registered(&pool).await, expected);
     assert_eq!(scheduler.get("/runs").await.status(), 404, "only the api role answers");
 
-    sqlx::query("update snapshots.schedule set next_at = now()").execute(&pool).await.unwrap();
+    sqlx::query("update snapshots.schedule set next_at = now() where name = 'nightly-snapshot'").execute(&pool).await.unwrap();
     wait_until(PATIENCE, "the scheduler fires", async || run_of_the_night(&pool).await.is_some()).await;
     let run = run_of_the_night(&pool).await.unwrap();
     let begun = beat(&pool, "deliver").await;

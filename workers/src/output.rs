@@ -44,6 +44,21 @@ impl Output {
         }
     }
 
+    /// A line of talk after the result, which is the last that stdout has.
+    pub fn say_aside(self, text: &str) {
+        let line = if self.json { json!({ "type": "log", "message": text }).to_string() } else { text.to_owned() };
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+
+    /// Something that happened: `text` for people, `value` for programs.
+    pub fn event(self, text: &str, value: &impl Serialize) {
+        if self.json {
+            self.line(&json!({ "type": "event", "event": value }));
+        } else {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
     /// The end of a command that failed.
     pub fn error(self, error: &anyhow::Error) -> exit::Exit {
         let (exit, hint) = exit::classify(error);

@@ -8,6 +8,7 @@ pub mod dirty;
 mod newest;
 pub mod reseal;
 pub mod resealed;
+pub mod retry_runs;
 pub mod schedules;
 pub mod scrub;
 pub mod services;
@@ -15,8 +16,9 @@ pub mod snapshot;
 mod start;
 mod step_error;
 
-use engine::Workflow;
+use engine::{Catalog, Client, Workflow, WorkflowError};
 use services::Services;
+use sqlx::PgPool;
 
 pub use start::{BadParams, Starter, prepare, preparing};
 
@@ -36,5 +38,15 @@ pub fn all() -> Vec<Registered> {
         Registered { workflow: snapshot::workflow(), name: snapshot::NAME, starter: snapshot::starter },
         Registered { workflow: scrub::workflow(), name: scrub::NAME, starter: scrub::starter },
         Registered { workflow: reseal::workflow(), name: reseal::NAME, starter: reseal::starter },
+        Registered { workflow: retry_runs::workflow(), name: retry_runs::NAME, starter: retry_runs::starter },
     ]
+}
+
+/// Reads and changes the runs of all workflows.
+///
+/// # Errors
+/// A workflow that is not sound.
+pub fn runs(control: PgPool) -> Result<Client, WorkflowError> {
+    let workflows: Vec<_> = all().into_iter().map(|registered| registered.workflow).collect();
+    Ok(Client::new(control, Catalog::of(&workflows)?))
 }

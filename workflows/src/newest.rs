@@ -66,6 +66,10 @@ pub(crate) fn start_on_network<'a>(
     complete: impl FnOnce(String) -> serde_json::Value + Send + 'a,
 ) -> BoxFuture<'a, Result<StartRun, BadParams>> {
     async move {
+        if wanted.as_ref().is_some_and(|name| !name.chars().all(|c| c.is_ascii_graphic())) {
+            let problem = "a network's name has letters, digits and hyphens".to_owned();
+            return Err(BadParams::Params { workflow, problem });
+        }
         let wanted = wanted.as_deref().or(services.settings.network.as_deref());
         let mut conn = services.indexed.acquire().await?;
         let network = height::network(&mut conn, wanted).await.map_err(|error| match error {

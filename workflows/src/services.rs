@@ -17,6 +17,8 @@ pub struct Services {
     pub indexed_url: String,
     /// The control database: our schema `snapshots`.
     pub control: PgPool,
+    /// All runs, for workflows that are about runs.
+    pub runs: engine::Client,
     /// The bucket.
     pub store: Store,
     /// The stock `pg_dump` to read the schema with.

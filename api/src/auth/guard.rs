@@ -10,13 +10,32 @@ use super::{Access, Actor, Scope};
 use crate::problem::Problem;
 use crate::state::ApiState;
 
+/// Whether reading needs a key where changing does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Open,
+    Keyed,
+}
+
 /// Lets reading pass, and anything else only for an operator. A key that is presented must be good even where none is needed.
-pub(crate) async fn guard(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    pass(state, Reading::Open, request, next).await
+}
+
+/// As [`guard`], and lets read only who has a key: what runs, fails and is paused is not for everybody.
+pub(crate) async fn guard_operations(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    pass(state, Reading::Keyed, request, next).await
+}
+
+async fn pass(state: ApiState, reading: Reading, mut request: Request, next: Next) -> Response {
     let presented = match bearer(request.headers()) {
         Ok(key) => key,
         Err(problem) => return problem.into_response(),
     };
+    // The guard of all routes has looked it up before.
+    let known = request.extensions().get::<Holder>().cloned();
     let holder = match presented {
+        _ if known.is_some() => known,
         None => None,
         Some(key) => match holder(&state.services.control, &state.services.indexed, &key).await {
             Ok(Some(holder)) => Some(holder),
@@ -24,11 +43,14 @@ pub(crate) async fn guard(State(state): State<ApiState>, mut request: Request, n
             Err(error) => return Problem::from(error).into_response(),
         },
     };
-    if let Err(response) = allowed(state.access, request.method(), holder.as_ref()) {
+    if let Err(response) = allowed(state.access, reading, request.method(), holder.as_ref()) {
         return *response;
     }
-    let actor = holder.map_or_else(|| "local".to_owned(), |holder| holder.actor);
+    let actor = holder.as_ref().map_or_else(|| "local".to_owned(), |holder| holder.actor.clone());
     request.extensions_mut().insert(Actor(actor));
+    if let Some(holder) = holder {
+        request.extensions_mut().insert(holder);
+    }
     next.run(request).await
 }
 
@@ -39,10 +61,11 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "AUTHENTICATION_ERROR", "use `Authorization: Bearer sk-sl_…`"))
 }
 
-fn allowed(access: Access, method: &Method, holder: Option<&Holder>) -> Result<(), Box<Response>> {
+fn allowed(access: Access, reading: Reading, method: &Method, holder: Option<&Holder>) -> Result<(), Box<Response>> {
     let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     match holder {
-        _ if reads => Ok(()),
+        _ if reads && reading == Reading::Open => Ok(()),
+        Some(_) if reads => Ok(()),
         Some(holder) if holder.scope >= Scope::Operator => Ok(()),
         Some(holder) => {
             let detail = format!("this key has scope {}; scope operator is needed", holder.scope);
@@ -63,25 +86,28 @@ fn challenge(detail: &str) -> Response {
 mod tests {
     use super::*;
 
-    fn status(access: Access, method: Method, scope: Option<Scope>) -> u16 {
+    fn status(access: Access, reading: Reading, method: Method, scope: Option<Scope>) -> u16 {
         let holder = scope.map(|scope| Holder { actor: "a".into(), scope });
-        allowed(access, &method, holder.as_ref()).map_or_else(|response| response.status().as_u16(), |()| 200)
+        allowed(access, reading, &method, holder.as_ref()).map_or_else(|response| response.status().as_u16(), |()| 200)
     }
 
     #[test]
-    fn nothing_is_changed_without_the_scope_for_it() {
-        for method in [Method::POST, Method::PATCH, Method::PUT, Method::DELETE] {
-            assert_eq!(status(Access::Keys, method.clone(), None), 401);
-            assert_eq!(status(Access::Keys, method.clone(), Some(Scope::Write)), 403);
-            assert_eq!(status(Access::Loopback, method.clone(), Some(Scope::Read)), 403);
-            assert_eq!(status(Access::Keys, method.clone(), Some(Scope::Operator)), 200);
-            assert_eq!(status(Access::Keys, method.clone(), Some(Scope::Admin)), 200);
-            assert_eq!(status(Access::Loopback, method, None), 200);
+    fn changing_needs_an_operator_beyond_loopback() {
+        for reading in [Reading::Open, Reading::Keyed] {
+            let change = |access, method, scope| status(access, reading, method, scope);
+            assert_eq!(change(Access::Keys, Method::POST, None), 401);
+            assert_eq!(change(Access::Keys, Method::DELETE, Some(Scope::Write)), 403);
+            assert_eq!(change(Access::Keys, Method::PATCH, Some(Scope::Operator)), 200);
+            assert_eq!(change(Access::Loopback, Method::POST, None), 200);
+            assert_eq!(change(Access::Loopback, Method::POST, Some(Scope::Read)), 403, "a key that is shown counts");
         }
     }
 
     #[test]
-    fn everybody_may_read() {
-        assert_eq!(status(Access::Keys, Method::GET, None), 200);
+    fn reading_what_is_not_public_needs_some_key_beyond_loopback() {
+        assert_eq!(status(Access::Keys, Reading::Open, Method::GET, None), 200);
+        assert_eq!(status(Access::Keys, Reading::Keyed, Method::GET, None), 401);
+        assert_eq!(status(Access::Keys, Reading::Keyed, Method::HEAD, Some(Scope::Read)), 200);
+        assert_eq!(status(Access::Loopback, Reading::Keyed, Method::GET, None), 200);
     }
 }

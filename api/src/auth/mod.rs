@@ -7,7 +7,7 @@ mod guard;
 mod keys;
 mod scope;
 
-pub(crate) use guard::guard;
+pub(crate) use guard::{guard, guard_operations};
 pub use keys::{ApiKey, KeyError, NewKey, create, list, revoke};
 pub use scope::Scope;
 

@@ -2,21 +2,24 @@
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use chrono::{DateTime, Utc};
-use engine::{CancelError, Run, RunCursor, RunDetail, RunFilter, RunId, RunState, StartError};
+use engine::{Run, RunCursor, RunDetail, RunFilter, RunId, RunState, StepKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use workflows::BadParams;
 use workflows::catalog::{self, SnapshotRow};
 
-use crate::auth::Actor;
+use crate::body;
+use crate::once::{Asked, accepted};
 use crate::page::{self, Limit, Page};
 use crate::problem::Problem;
 use crate::state::ApiState;
+
+/// Longest result that is shown.
+const RESULT_BYTES: usize = 4 << 10;
 
 pub(crate) fn router() -> Router<ApiState> {
     Router::new()
@@ -41,6 +44,9 @@ struct ListQuery {
 
 async fn list(State(state): State<ApiState>, Query(query): Query<ListQuery>) -> Result<Json<Page<Run>>, Problem> {
     let limit = Limit::of(query.limit)?;
+    if [&query.workflow, &query.text].into_iter().flatten().any(|text| text.contains('\0')) {
+        return Err(Problem::bad_request("VALIDATION_ERROR", "no run has this character in its text"));
+    }
     let states = query.state.iter().flat_map(|states| states.split(',')).map(state_named).collect::<Result<_, _>>()?;
     let after = query.cursor.as_deref().map(cursor).transpose()?;
     let filter = RunFilter { workflow: query.workflow, states, since: query.since, until: query.until, text: query.text, after };
@@ -63,54 +69,20 @@ fn cursor(cursor: &str) -> Result<RunCursor, Problem> {
     Ok(RunCursor { created_at, id: id.parse().map_err(|_| bad())? })
 }
 
-async fn cancel(
-    State(state): State<ApiState>,
-    Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    let missing = || Problem::not_found("RUN_NOT_FOUND", format!("there is no run {id}"));
-    let run: RunId = id.parse().map_err(|_| missing())?;
-    match state.engine.cancel(run, &actor.0).await {
-        Ok(()) => Ok((StatusCode::ACCEPTED, Json(json!({ "runId": run, "cancelRequested": true }))).into_response()),
-        Err(CancelError::UnknownRun { .. }) => Err(missing()),
-        Err(error @ CancelError::Finished { .. }) => {
-            Err(Problem::new(StatusCode::CONFLICT, "ALREADY_FINISHED", error.to_string()))
-        }
-        Err(CancelError::Database(error)) => Err(error.into()),
-    }
+async fn cancel(State(state): State<ApiState>, Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
+    let run: RunId = id.parse().map_err(|_| missing(&id))?;
+    state.engine.cancel(run, &asked.actor).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "runId": run, "cancelRequested": true }))).into_response())
 }
 
-async fn start(State(state): State<ApiState>, Path(name): Path<String>, body: Bytes) -> Result<Response, Problem> {
-    let params: Value = match body.is_empty() {
-        true => Value::Null,
-        false => serde_json::from_slice(&body)
-            .map_err(|error| Problem::bad_request("INVALID_JSON", format!("the body is not JSON: {error}")))?,
-    };
-    let request = workflows::prepare(&state.services, &name, params).await.map_err(bad_params)?;
-    let run = state.engine.start(&request).await.map_err(not_started)?;
-    let location = format!("/runs/{run}");
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(json!({ "runId": run, "state": "queued" }))).into_response())
+fn missing(id: &str) -> Problem {
+    Problem::not_found("RUN_NOT_FOUND", format!("there is no run {id}"))
 }
 
-fn bad_params(error: BadParams) -> Problem {
-    match error {
-        BadParams::UnknownWorkflow { .. } => Problem::not_found("WORKFLOW_NOT_FOUND", error.to_string()),
-        BadParams::Params { .. } => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR", error.to_string()),
-        BadParams::Nothing { .. } => Problem::new(StatusCode::CONFLICT, "NOTHING_TO_DO", error.to_string()),
-        BadParams::Database(source) => Problem::unavailable("the indexed database does not answer", &source),
-    }
-}
-
-fn not_started(error: StartError) -> Problem {
-    match error {
-        StartError::AlreadyRunning { run } => {
-            Problem::new(StatusCode::CONFLICT, "ALREADY_RUNNING", format!("run {run} of this workflow is already under way"))
-                .with_run(run)
-        }
-        StartError::UnknownWorkflow { .. } => Problem::not_found("WORKFLOW_NOT_FOUND", error.to_string()),
-        StartError::BadPriority { .. } => Problem::bad_request("VALIDATION_ERROR", error.to_string()),
-        StartError::Database(source) => source.into(),
-    }
+async fn start(State(state): State<ApiState>, Path(name): Path<String>, asked: Asked, body: Bytes) -> Result<Response, Problem> {
+    let request = workflows::prepare(&state.services, &name, body::value(&body)?).await?;
+    let started = state.engine.start_once(&request, asked.key(&body).as_ref(), &asked.actor).await?;
+    Ok(accepted(started, json!({ "state": "queued" })))
 }
 
 #[derive(Serialize)]
@@ -118,16 +90,25 @@ fn not_started(error: StartError) -> Problem {
 struct Shown {
     #[serde(flatten)]
     detail: RunDetail,
+    /// What it came to, once it has succeeded.
+    result: Option<Value>,
     /// The snapshot it published, if it did.
     snapshot: Option<SnapshotRow>,
 }
 
 async fn show(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Json<Shown>, Problem> {
-    let missing = || Problem::not_found("RUN_NOT_FOUND", format!("there is no run {id}"));
-    let run: RunId = id.parse().map_err(|_| missing())?;
-    let mut detail = state.engine.detail(run).await?.ok_or_else(missing)?;
-    // Outputs are the steps' own business, and long.
+    let run: RunId = id.parse().map_err(|_| missing(&id))?;
+    let mut detail = state.engine.detail(run).await?.ok_or_else(|| missing(&id))?;
+    let result = result(&detail);
+    // Outputs of steps are their own business, and long.
     detail.steps.iter_mut().for_each(|step| step.output = None);
     let snapshot = catalog::of_run(&state.services.control, run.0).await?;
-    Ok(Json(Shown { detail, snapshot }))
+    Ok(Json(Shown { detail, result, snapshot }))
+}
+
+/// What the run came to: the output of its last step, unless that is long.
+fn result(detail: &RunDetail) -> Option<Value> {
+    let last = detail.steps.iter().rev().find(|step| step.kind == StepKind::Task)?;
+    let output = last.output.clone().filter(|_| detail.run.state == RunState::Succeeded)?;
+    (output.to_string().len() <= RESULT_BYTES).then_some(output)
 }

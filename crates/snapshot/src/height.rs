@@ -33,7 +33,7 @@ pub enum HeightError {
     Empty,
     /// No progress row to take the network from.
     #[error(
-        "index_progress has no row, so the network is unknown; let the indexer store a block (or feed recordings with `snapshots ingest`), or give --network"
+        "index_progress has no row, so the network is unknown; let the indexer store a block (or feed recordings with `snapshots ingest`)"
     )]
     NoNetwork,
     /// Another network than asked for.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Response, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -30,6 +31,7 @@ fn service_url(text: &str) -> Result<String, String> {
 pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
+    key: Option<String>,
 }
 
 impl Client {
@@ -40,7 +42,9 @@ impl Client {
         };
         let http =
             reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).read_timeout(Duration::from_secs(60)).build()?;
-        Ok(Self { http, base })
+        // Never on the command line, where everybody who lists processes can read it.
+        let key = std::env::var("SNAPSHOTS_API_KEY").ok().filter(|key| !key.is_empty());
+        Ok(Self { http, base, key })
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -48,15 +52,43 @@ impl Client {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let url = self.url(path);
-        let response = self.http.get(&url).send().await.map_err(|error| unreachable(&url, error))?;
-        Ok(checked(response).await?.json().await?)
+        self.ask(Method::GET, path, None).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
-        let url = self.url(path);
-        let response = self.http.post(&url).json(body).send().await.map_err(|error| unreachable(&url, error))?;
+        self.ask(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn patch<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        self.ask(Method::PATCH, path, Some(body)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
+        let mut request = self.request(method, path);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| unreachable(&self.url(path), error))?;
         Ok(checked(response).await?.json().await?)
+    }
+
+    /// Opens a stream of events, after the one of this id.
+    pub(crate) async fn stream(&self, path: &str, last: Option<&str>) -> anyhow::Result<Response> {
+        let mut request = self.request(Method::GET, path);
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.send().await.map_err(|error| unreachable(&self.url(path), error))?;
+        Ok(checked(response).await?)
+    }
+
+    /// A request to the service itself, the only one that is sent the key.
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, self.url(path));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
     }
 
     /// Opens a download from byte `from` on; `if_match` makes sure it is still the same object.
@@ -71,6 +103,11 @@ impl Client {
         let response = request.send().await.map_err(|error| unreachable(url, error))?;
         Ok(checked(response).await?)
     }
+}
+
+/// A text as one segment of a path, or one value of a query.
+pub(crate) fn segment(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 fn unreachable(url: &str, error: reqwest::Error) -> Failure {
@@ -106,8 +143,9 @@ async fn checked(response: Response) -> Result<Response, Failure> {
 
 fn hint(exit: Exit) -> Option<&'static str> {
     match exit {
-        Exit::NotFound => Some("`snapshots list` shows what is published"),
-        Exit::Conflict => Some("wait for it to end; `snapshots list` shows the snapshot once it is published"),
+        Exit::NotFound => Some("`snapshots list` shows what is published, `snapshots run list` what runs"),
+        Exit::Conflict => Some("`snapshots run list` and `snapshots schedule list` show how things stand"),
+        Exit::Auth => Some("set SNAPSHOTS_API_KEY to a key that `snapshots api-key create` made"),
         Exit::Refused => Some("start again once the database has blocks"),
         Exit::Unreachable => Some("try again shortly; the service's log says more"),
         _ => None,

@@ -14,7 +14,7 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{Client, ClientArgs};
-use super::show;
+use super::{show, signals};
 use crate::exit::{Exit, Failure, classify};
 use crate::output::{Output, Progress, bytes};
 
@@ -39,6 +39,10 @@ pub(crate) struct DownloadArgs {
 }
 
 pub(crate) async fn run(args: DownloadArgs, output: Output) -> anyhow::Result<()> {
+    signals::interruptible(download(args, output), "what has arrived is kept; run the same command again to go on").await
+}
+
+async fn download(args: DownloadArgs, output: Output) -> anyhow::Result<()> {
     let client = Client::new(&args.client)?;
     let manifest = show::manifest(&client, &args.id, args.network.as_deref()).await?;
     tokio::fs::create_dir_all(&args.output_dir).await.with_context(|| format!("cannot make {}", args.output_dir.display()))?;

@@ -1,20 +1,26 @@
 //! The command line: one file per verb.
 
 mod api_key;
+mod audit_log;
 mod chain;
 mod client;
 mod create;
 mod demo;
 mod diff;
 mod download;
+mod events;
 mod ingest;
 mod list;
 mod migrate;
+mod pause;
 mod run;
+mod schedule;
 mod serve;
 mod show;
 mod signals;
 mod signing_key;
+mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -54,9 +60,23 @@ enum Command {
     ApiKey(api_key::ApiKeyCommand),
     /// Cut a snapshot now.
     Create(create::CreateArgs),
-    /// Runs of workflows: start, list, show, watch, cancel.
+    /// Runs of workflows: start, list, show, watch, retry, cancel.
     #[command(subcommand)]
     Run(run::RunCommand),
+    /// What runs by itself, and when.
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
+    /// The processes of a service.
+    #[command(subcommand)]
+    Worker(worker::WorkerCommand),
+    /// Workflows: list, pause, resume.
+    #[command(subcommand)]
+    Workflow(pause::PauseCommand),
+    /// Queues of steps: list, pause, resume.
+    #[command(subcommand)]
+    Queue(pause::PauseCommand),
+    /// Who did what, newest first.
+    AuditLog(audit_log::AuditLogArgs),
     /// List published snapshots.
     List(list::ListArgs),
     /// Show one snapshot.
@@ -121,6 +141,11 @@ async fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::ApiKey(command) => api_key::run(command, output).await,
         Command::Create(args) => create::run(args, output).await,
         Command::Run(command) => run::run(command, output).await,
+        Command::Schedule(command) => schedule::run(command, output).await,
+        Command::Worker(command) => worker::run(command, output).await,
+        Command::Workflow(command) => pause::run(pause::Kind::Workflow, command, output).await,
+        Command::Queue(command) => pause::run(pause::Kind::Queue, command, output).await,
+        Command::AuditLog(args) => audit_log::run(args, output).await,
         Command::List(args) => list::run(args, output).await,
         Command::Show(args) => show::run(args, output).await,
         Command::SigningKey(command) => signing_key::run(command, output),

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{Client, ClientArgs};
-use super::create;
+use super::{signals, watch};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
@@ -18,6 +18,8 @@ pub(crate) enum RunCommand {
     Show(OneArgs),
     /// Follow a run to its end; the exit code says how it ended.
     Watch(OneArgs),
+    /// Do a run that has ended again, or with a filter all that match.
+    Retry(RetryArgs),
     /// Ask a run to end.
     Cancel(OneArgs),
 }
@@ -56,7 +58,35 @@ pub(crate) struct OneArgs {
     run: uuid::Uuid,
 }
 
-fn json_object(text: &str) -> Result<Value, String> {
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["run", "workflow", "since", "until", "text"]))]
+pub(crate) struct RetryArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Id of the run; or say which runs by the options below.
+    #[arg(conflicts_with_all = ["workflow", "state", "since", "until", "text"])]
+    run: Option<uuid::Uuid>,
+    /// Where it begins: failed-step goes on in the same run, start begins a new one.
+    #[arg(long, default_value = "failed-step", value_parser = ["failed-step", "start"])]
+    from: String,
+    /// All of this workflow's.
+    #[arg(long)]
+    workflow: Option<String>,
+    /// Only in these states, separated by commas; by default those that failed.
+    #[arg(long)]
+    state: Option<String>,
+    /// All asked for at or after this, for example 2026-02-05T00:00:00Z.
+    #[arg(long)]
+    since: Option<chrono::DateTime<chrono::Utc>>,
+    /// All asked for before this.
+    #[arg(long)]
+    until: Option<chrono::DateTime<chrono::Utc>>,
+    /// All with this text in their id, key, error or parameters.
+    #[arg(long)]
+    text: Option<String>,
+}
+
+pub(crate) fn json_object(text: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if value.is_object() { Ok(value) } else { Err("give a JSON object, for example {\"network\":\"mainnet\"}".into()) }
 }
@@ -72,7 +102,8 @@ pub(crate) async fn run(command: RunCommand, output: Output) -> anyhow::Result<(
         RunCommand::Start(args) => start(args, output).await,
         RunCommand::List(args) => list(args, output).await,
         RunCommand::Show(args) => show(args, output).await,
-        RunCommand::Watch(args) => watch(args, output).await,
+        RunCommand::Watch(args) => follow(args, output).await,
+        RunCommand::Retry(args) => retry(args, output).await,
         RunCommand::Cancel(args) => cancel(args, output).await,
     }
 }
@@ -129,10 +160,30 @@ async fn show(args: OneArgs, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn watch(args: OneArgs, output: Output) -> anyhow::Result<()> {
+async fn follow(args: OneArgs, output: Output) -> anyhow::Result<()> {
     let client = Client::new(&args.client)?;
-    let ended = create::follow(&client, &args.run.to_string(), output).await?;
-    output.result(&format!("run {} succeeded", args.run), &json!({ "runId": args.run, "state": ended["state"] }));
+    let run = args.run.to_string();
+    let ended = signals::interruptible(watch::watch(&client, &run, output), "the run goes on; watch it again any time").await?;
+    output.result(&format!("run {run} succeeded"), &json!({ "runId": run, "state": ended["state"], "result": ended["result"] }));
+    Ok(())
+}
+
+async fn retry(args: RetryArgs, output: Output) -> anyhow::Result<()> {
+    let client = Client::new(&args.client)?;
+    if let Some(run) = args.run {
+        let retried: Value = client.post(&format!("/runs/{run}/retry"), &json!({ "from": args.from })).await?;
+        let text = format!("run {} goes on; follow it with `snapshots run watch`", retried["runId"].as_str().unwrap_or_default());
+        output.result(&text, &retried);
+        return Ok(());
+    }
+    let states: Vec<&str> = args.state.iter().flat_map(|states| states.split(',')).collect();
+    let mut filter = json!({ "workflow": args.workflow, "since": args.since, "until": args.until, "text": args.text });
+    if !states.is_empty() {
+        filter["states"] = json!(states);
+    }
+    let started: Value = client.post("/runs/retry", &json!({ "filter": filter, "from": args.from })).await?;
+    let run = started["runId"].as_str().unwrap_or_default();
+    output.result(&format!("run {run} retries all that match; follow it with `snapshots run watch {run}`"), &started);
     Ok(())
 }
 

@@ -43,7 +43,7 @@ pub(crate) async fn run(args: ServeArgs, output: Output) -> anyhow::Result<()> {
         &json!({ "url": service.url, "dataDir": service.dir() }),
     );
     signals.next().await;
-    output.say("stopping; once more to stop at once");
+    output.say_aside("stopping; once more to stop at once");
     service.stop(signals.next()).await;
     Ok(())
 }

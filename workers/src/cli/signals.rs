@@ -2,6 +2,8 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::exit::{Exit, Failure};
+
 /// Both signals.
 pub(crate) struct Signals {
     interrupt: Signal,
@@ -20,5 +22,14 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// Does the work, unless a signal ends it: then the command fails as interrupted, and says how to go on.
+pub(crate) async fn interruptible<T>(work: impl Future<Output = anyhow::Result<T>>, hint: &str) -> anyhow::Result<T> {
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        done = work => done,
+        () = signals.next() => Err(Failure::new(Exit::Interrupted, "interrupted by a signal").hint(hint).into()),
     }
 }

@@ -101,7 +101,8 @@ impl Backends {
         let store = Store::new(&self.store);
         store.check().await.map_err(|error| bucket_failure(&self.store, error))?;
         let pg_dump = self.pg_program("pg_dump");
-        Ok(Services { indexed, indexed_url: self.database_url.clone(), control, store, pg_dump, signing, settings })
+        let runs = workflows::runs(control.clone())?;
+        Ok(Services { indexed, indexed_url: self.database_url.clone(), control, runs, store, pg_dump, signing, settings })
     }
 
     pub(super) fn dir(&self) -> &Path {

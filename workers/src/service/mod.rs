@@ -88,9 +88,10 @@ impl Service {
             client.ensure_schedules(&roles::schedules(&args.schedules)).await.context("cannot write the schedules")?;
         }
         let mut tasks = vec![tokio::spawn(work(engine, shutdown.clone()))];
-        let state = ApiState { services: services.clone(), engine: client.clone(), delivery, access };
-        let routes = routes(args, state);
         let listener = CancellationToken::new();
+        let stopping = listener.clone();
+        let state = ApiState { services: services.clone(), engine: client.clone(), delivery, access, stopping };
+        let routes = routes(args, state);
         tasks.push(tokio::spawn(listen(bind, routes, listener.clone())));
         Found { url: url.clone(), pid: std::process::id() }.write(backends.dir())?;
         Ok(Running { url, services, engine: client, shutdown, listener, tasks })

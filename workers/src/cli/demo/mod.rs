@@ -17,8 +17,8 @@ use snapshot::key::Key;
 use snapshot::manifest::{Manifest, Pointer};
 use snapshot::verify::Check;
 
-use super::create::Seen;
 use super::signals::Signals;
+use super::watch::Seen;
 use crate::config::{Servers, ServiceArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, bytes};
