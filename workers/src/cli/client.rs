@@ -145,6 +145,7 @@ fn hint(exit: Exit) -> Option<&'static str> {
     match exit {
         Exit::NotFound => Some("`snapshots list` shows what is published, `snapshots run list` what runs"),
         Exit::Conflict => Some("`snapshots run list` and `snapshots schedule list` show how things stand"),
+        Exit::Usage => Some("the command's --help explains its arguments"),
         Exit::Auth => Some("set SNAPSHOTS_API_KEY to a key that `snapshots api-key create` made"),
         Exit::Refused => Some("start again once the database has blocks"),
         Exit::Unreachable => Some("try again shortly; the service's log says more"),
