@@ -17,16 +17,21 @@ found and fails only if something did not work: a missed target is a finding, no
 
 @dataclass
 class Number:
-    """A measured number with its target (at most)."""
+    """A measured number with its target: at most, or at least."""
 
     key: str
     value: float
     target: float
     meaning: str
+    at_least: bool = False
 
     @property
     def met(self):
-        return self.value <= self.target
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+    @property
+    def bound(self):
+        return f"{'≥' if self.at_least else '≤'} {self.target:g}"
 
 
 def machine():
@@ -43,7 +48,7 @@ def table(header, rows):
 
 
 def targets(numbers):
-    rows = [(f"`{n.key}`", f"{n.value:.3g}", f"≤ {n.target:g}", "met" if n.met else "**missed**", n.meaning) for n in numbers]
+    rows = [(f"`{n.key}`", f"{n.value:.3g}", n.bound, "met" if n.met else "**missed**", n.meaning) for n in numbers]
     return table(["key", "measured", "target", "", "meaning"], rows)
 
 

@@ -6,21 +6,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use crate::support::{ServiceProcess, Site, site_with_chain, wait_until};
+use crate::support::{Hold, ServiceProcess, Site, site_with_chain, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-const LOCKED: i64 = 4_243;
-
-/// Makes the statement that records the end of `plan` wait for the test.
-async fn hold_plan(pool: &PgPool) {
-    let sql = format!(
-        "create function public.test_hold() returns trigger language plpgsql as $$ begin
-            if new.name = 'plan' and new.state = 'succeeded' then perform pg_advisory_xact_lock({LOCKED}); end if; return new; end $$;
-         create trigger test_hold before update on snapshots.step for each row execute function public.test_hold()"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await.unwrap();
-}
 
 /// Whether a query like this one waits for a lock in this database.
 async fn waits(pool: &PgPool, query: &str) -> bool {
@@ -30,14 +18,12 @@ async fn waits(pool: &PgPool, query: &str) -> bool {
 
 /// Starts a run and locks transactions once the plan is made, so that cutting waits between two tables.
 async fn cutting_waits(site: &Site, service: &ServiceProcess, pool: &PgPool) -> (String, Transaction<'static, Postgres>) {
-    hold_plan(pool).await;
-    let mut gate = pool.begin().await.unwrap();
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCKED).execute(&mut *gate).await.unwrap();
+    let hold = Hold::on_success(pool, "plan").await;
     let run = service.start_run().await;
-    wait_until(PATIENCE, "the plan is made", async || waits(pool, "%succeeded%").await).await;
+    hold.reached().await;
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("lock table public.transactions in access exclusive mode").execute(&mut *holder).await.unwrap();
-    gate.rollback().await.unwrap();
+    hold.release().await;
     wait_until(PATIENCE, "cutting waits for transactions", async || waits(pool, "copy (select%\"transactions\"%").await).await;
     assert!(!site.keys().is_empty(), "blocks are cut first");
     (run, holder)

@@ -11,7 +11,7 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use futures::future::join_all;
-use snapshot::store::StoreConfig;
+use snapshot::store::{PATIENCE, StoreConfig};
 use workers::embedded::postgres::{Durability, EmbeddedPostgres, PostgresOptions};
 use workers::embedded::s3::EmbeddedS3;
 
@@ -193,6 +193,7 @@ async fn a_kill_in_the_middle_of_a_put_leaves_nothing_under_its_key() {
         region: "us-east-1".into(),
         access_key: text("accessKey"),
         secret_key: text("secretKey"),
+        patience: PATIENCE,
     };
     let client = client_for(&config);
     client.put_object().bucket("snapshots").key("before").body(ByteStream::from_static(b"whole")).send().await.unwrap();
@@ -242,6 +243,7 @@ async fn a_full_disk_is_an_error_with_words_and_leaves_room_for_what_fits() {
         region: server.region().into(),
         access_key: server.access_key().into(),
         secret_key: server.secret_key().into(),
+        patience: PATIENCE,
     });
     let put =
         |key: &'static str, bytes: usize| client.put_object().bucket("snapshots").key(key).body(vec![1; bytes].into()).send();

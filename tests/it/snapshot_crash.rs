@@ -6,35 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use snapshot::verify::{self, Subject};
-use sqlx::PgPool;
 
-use crate::support::{Site, database, extract, site_with_chain, wait_until};
+use crate::support::{Hold, Site, database, extract, site_with_chain, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Makes the statement that records the success of `step` wait for an advisory lock that the test holds.
-async fn hold_completion(pool: &PgPool, step: &str) {
-    let sql = format!(
-        "create function public.test_hold() returns trigger language plpgsql as $$ begin
-            if new.name = '{step}' and new.state = 'succeeded' then perform pg_advisory_xact_lock(4242); end if; return new; end $$;
-         create trigger test_hold before update on snapshots.step for each row execute function public.test_hold()"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await.unwrap();
-}
-
-/// The waiting statement must not go on by itself once its process is dead.
-async fn release(pool: &PgPool) {
-    let sql = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and not granted and objid = 4242
-               and database = (select oid from pg_database where datname = current_database())";
-    sqlx::query(sql).execute(pool).await.unwrap();
-    sqlx::raw_sql("drop trigger test_hold on snapshots.step; drop function public.test_hold()").execute(pool).await.unwrap();
-}
-
-async fn waiting(pool: &PgPool) -> bool {
-    let sql = "select exists (select from pg_locks where locktype = 'advisory' and not granted and objid = 4242
-               and database = (select oid from pg_database where datname = current_database()))";
-    sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
-}
 
 /// Inode and time of every object but the pointers: an object that is written again gets new ones.
 fn objects(site: &Site) -> BTreeMap<String, (u64, i64, i64)> {
@@ -49,15 +24,13 @@ async fn killed_in(step: &str) {
     let site = site_with_chain(1_000).await;
     let pool = site.database.pool().await;
     let first = site.serve().await;
-    hold_completion(&pool, step).await;
-    let mut holder = pool.acquire().await.unwrap();
-    sqlx::query("select pg_advisory_lock(4242)").execute(&mut *holder).await.unwrap();
+    let hold = Hold::on_success(&pool, step).await;
     let run = first.start_run().await;
-    wait_until(PATIENCE, "the step has done its work", async || waiting(&pool).await).await;
+    hold.reached().await;
     first.kill().await;
     let before = objects(&site);
-    release(&pool).await;
-    sqlx::query("select pg_advisory_unlock(4242)").execute(&mut *holder).await.unwrap();
+    // The waiting statement must not go on by itself now that its process is dead.
+    hold.abandon().await;
 
     let second = site.serve().await;
     let ended = second.ended(&run).await;
@@ -109,14 +82,12 @@ async fn a_kill_between_two_tables_of_a_range_does_not_cut_the_first_again() {
     let pool = site.database.pool().await;
     let first = site.serve().await;
     // `plan` reads events too, so the table is locked once the plan is made and before its end is recorded.
-    hold_completion(&pool, "plan").await;
-    let mut gate = pool.acquire().await.unwrap();
-    sqlx::query("select pg_advisory_lock(4242)").execute(&mut *gate).await.unwrap();
+    let hold = Hold::on_success(&pool, "plan").await;
     let run = first.start_run().await;
-    wait_until(PATIENCE, "the plan is made", async || waiting(&pool).await).await;
+    hold.reached().await;
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("lock table public.events in access exclusive mode").execute(&mut *holder).await.unwrap();
-    sqlx::query("select pg_advisory_unlock(4242)").execute(&mut *gate).await.unwrap();
+    hold.release().await;
     let blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'copy (select%\"events\"%'
                    and datname = current_database()";
     wait_until(PATIENCE, "cutting waits for events", async || {

@@ -1,7 +1,7 @@
 //! A bucket per test.
 use std::path::PathBuf;
 
-use snapshot::store::{Store, StoreConfig};
+use snapshot::store::{PATIENCE, Store, StoreConfig};
 use uuid::Uuid;
 
 use super::servers::s3;
@@ -25,6 +25,7 @@ pub(crate) async fn bucket() -> TestBucket {
             region: server.region().to_owned(),
             access_key: server.access_key().to_owned(),
             secret_key: server.secret_key().to_owned(),
+            patience: PATIENCE,
         },
     }
 }

@@ -16,6 +16,7 @@ const READ: &[&str] = &[
     "CONTROL_DATABASE_URL",
     "S3_ENDPOINT",
     "S3_BUCKET",
+    "S3_TIMEOUT_SECONDS",
     "AWS_REGION",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",

@@ -2,6 +2,7 @@
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
+use workers::embedded::postgres::EmbeddedPostgres;
 
 use super::servers::{postgres, runtime};
 
@@ -14,13 +15,17 @@ pub(crate) struct TestDatabase {
 
 /// Makes an empty database on the private server.
 pub(crate) async fn database() -> TestDatabase {
-    let server = postgres().await;
-    let name = format!("test_{}", Uuid::new_v4().simple());
-    server.create_database(&name).await.unwrap();
-    TestDatabase { url: server.url_of(&name), admin_url: server.url_of("postgres"), name }
+    TestDatabase::on(postgres().await).await
 }
 
 impl TestDatabase {
+    /// Makes an empty database on a server.
+    pub(super) async fn on(server: &EmbeddedPostgres) -> Self {
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        server.create_database(&name).await.unwrap();
+        Self { url: server.url_of(&name), admin_url: server.url_of("postgres"), name }
+    }
+
     /// Connection URL, for sqlx and libpq's tools.
     pub(crate) fn url(&self) -> &str {
         &self.url

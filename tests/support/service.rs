@@ -32,15 +32,24 @@ pub(crate) struct Site {
 
 /// A site whose database is empty.
 pub(crate) async fn site() -> Site {
+    site_on(database().await).await
+}
+
+async fn site_on(database: TestDatabase) -> Site {
     let dir = tempfile::tempdir().unwrap();
-    let site = Site { database: database().await, bucket: bucket().await, dir, flags: Vec::new(), embedded_bucket: false };
+    let site = Site { database, bucket: bucket().await, dir, flags: Vec::new(), embedded_bucket: false };
     site.keyring().generate().unwrap();
     site
 }
 
 /// A site with a synthetic chain of network mainnet.
 pub(crate) async fn site_with_chain(blocks: u64) -> Site {
-    let site = site().await;
+    site_with_chain_on(database().await, blocks).await
+}
+
+/// As [`site_with_chain`], on an empty database of some other server.
+pub(crate) async fn site_with_chain_on(database: TestDatabase, blocks: u64) -> Site {
+    let site = site_on(database).await;
     let pool = site.database.pool().await;
     chain::migrate(&pool).await.unwrap();
     let spec =
@@ -91,9 +100,23 @@ impl Site {
 
     /// Starts `snapshots serve` and waits until it answers.
     pub(crate) async fn serve(&self) -> ServiceProcess {
+        self.serve_with(&[]).await
+    }
+
+    /// As [`Site::serve`], with these variables in its environment.
+    pub(crate) async fn serve_with(&self, env: &[(&str, &str)]) -> ServiceProcess {
         let mut command = self.command();
         command.args(["serve", "--json", "--listen", "127.0.0.1:0"]).args(&self.flags).stdout(Stdio::piped());
+        command.envs(env.iter().copied());
         ServiceProcess::start(command).await
+    }
+
+    /// Starts a service beside one that runs on this site: as on another machine, but for the name of the host.
+    pub(crate) async fn serve_beside(&self, env: &[(&str, &str)]) -> ServiceProcess {
+        let beside = self.dir.path().join("beside");
+        let mut all = vec![("SNAPSHOTS_DATA_DIR", beside.to_str().unwrap())];
+        all.extend(env);
+        self.serve_with(&all).await
     }
 
     /// Where the objects lie as plain files, each under its key.
@@ -149,6 +172,11 @@ impl ServiceProcess {
 
     pub(crate) async fn json(&self, path: &str) -> Value {
         self.get(path).await.json().await.unwrap()
+    }
+
+    /// `POST`, without a body.
+    pub(crate) async fn post(&self, path: &str) -> reqwest::Response {
+        self.http.post(format!("{}{path}", self.url)).send().await.unwrap()
     }
 
     /// `POST /workflows/snapshot/runs`.

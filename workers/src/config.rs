@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use snapshot::columns::ColumnRules;
-use snapshot::store::StoreConfig;
+use snapshot::store::{PATIENCE, StoreConfig};
 
 use crate::exit::{Exit, Failure};
 use crate::signing::Signing;
@@ -181,7 +181,7 @@ pub struct Servers {
     pub database_url: Option<String>,
     /// `CONTROL_DATABASE_URL`; by default the same database.
     pub control_database_url: Option<String>,
-    /// `S3_BUCKET` with `S3_ENDPOINT` and `AWS_*`.
+    /// `S3_BUCKET` with `S3_ENDPOINT`, `S3_TIMEOUT_SECONDS` and `AWS_*`.
     pub store: Option<StoreConfig>,
     /// `PUBLIC_BASE_URL`: where the bucket can be read by anyone.
     pub public_base_url: Option<String>,
@@ -233,7 +233,16 @@ fn store(var: &impl Fn(&str) -> Option<String>, bucket: String, has_base_url: bo
         return Err(failure.hint("PUBLIC_BASE_URL is the address at which anyone can read the bucket; it goes into manifests"));
     };
     let region = var("AWS_REGION").unwrap_or_else(|| "auto".into());
-    Ok(StoreConfig { endpoint: var("S3_ENDPOINT"), bucket, region, access_key, secret_key })
+    let patience = var("S3_TIMEOUT_SECONDS").map_or(Ok(PATIENCE), |seconds| patience(&seconds))?;
+    Ok(StoreConfig { endpoint: var("S3_ENDPOINT"), bucket, region, access_key, secret_key, patience })
+}
+
+fn patience(seconds: &str) -> Result<Duration, Failure> {
+    let seconds = seconds.parse().ok().filter(|seconds| (1..=3600).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        Failure::new(Exit::Usage, "S3_TIMEOUT_SECONDS is not a whole number from 1 to 3600")
+            .hint("leave it out for 60: how long the bucket may take for one request")
+    })
 }
 
 #[cfg(test)]
@@ -255,6 +264,14 @@ mod tests {
         assert_eq!(schedule_setting("nightly-snapshot=off").unwrap().cron, None);
         for bad in ["nightly-snapshot", "nightly=off", "nightly-snapshot=", "nightly-snapshot=61 * * * *"] {
             assert!(schedule_setting(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_patience_that_is_no_number_of_seconds_is_refused() {
+        assert_eq!(patience("5").unwrap(), Duration::from_secs(5));
+        for bad in ["0", "5s", "-1", "3601"] {
+            assert_eq!(patience(bad).err().unwrap().exit, Exit::Usage, "{bad}");
         }
     }
 

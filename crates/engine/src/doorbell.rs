@@ -45,7 +45,9 @@ pub(crate) async fn setup(pool: &PgPool) -> Result<(), SetupError> {
     let mend = [
         "alter function apalis.get_jobs(text, text, integer) set enable_hashjoin = off",
         "alter function apalis.get_jobs(text, text, integer) set enable_mergejoin = off",
-        "create index if not exists snapshots_jobs_done on apalis.jobs (done_at) where done_at is not null",
+        // `if not exists` would lock the table first, and with it every worker out while one transaction is open.
+        "do $$ begin if to_regclass('apalis.snapshots_jobs_done') is null then \
+         create index snapshots_jobs_done on apalis.jobs (done_at) where done_at is not null; end if; end $$",
         // An early migration of apalis leaves it in the first schema of the search path; a later one drops it only from public.
         "drop function if exists snapshots.generate_ulid()",
     ];

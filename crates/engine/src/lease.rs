@@ -32,7 +32,11 @@ pub(crate) async fn keep(pool: PgPool, lease: Lease, length: Duration, signals: 
                 said = seen;
                 obey(wanted, &signals);
             }
-            Err(error) => warn!(error = chain(&error), "cannot renew the lease, trying again"),
+            Err(error) => {
+                warn!(error = chain(&error), "cannot renew the lease, trying again");
+                // A third of the lease later might be too late.
+                ticks.reset_after(length / 12);
+            }
         }
     }
 }

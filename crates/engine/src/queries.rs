@@ -16,7 +16,8 @@ pub struct RunFilter {
     pub since: Option<DateTime<Utc>>,
     /// Only asked for before this.
     pub until: Option<DateTime<Utc>>,
-    /// Only with this text in their id, unique key, error or parameters, whatever its case.
+    /// Only with this text in their id, unique key, error or parameters, whatever its case. A list looks for it in the newest
+    /// 10,000 runs that match otherwise.
     pub text: Option<String>,
     /// Only after this run in the list, which is newest first.
     pub after: Option<RunCursor>,
@@ -31,18 +32,32 @@ pub struct RunCursor {
     pub id: RunId,
 }
 
-/// What a filter says, but its place in the list; binds `$1` to `$5`.
+/// What a filter says, but its text and its place in the list; binds `$1` to `$4`.
 const MATCHES: &str = "($1::text is null or workflow = $1) and (cardinality($2::text[]) = 0 or state = any($2)) \
-     and ($3::timestamptz is null or created_at >= $3) and ($4::timestamptz is null or created_at < $4) \
-     and ($5::text is null or position(lower($5) in lower(concat_ws(' ', id::text, unique_key, error, params::text))) > 0)";
+     and ($3::timestamptz is null or created_at >= $3) and ($4::timestamptz is null or created_at < $4)";
+
+/// Whether a run has the text `$5`, whatever its case.
+const HAS_TEXT: &str =
+    "($5::text is null or position(lower($5) in lower(concat_ws(' ', id::text, unique_key, error, params::text))) > 0)";
+
+/// A text is looked for in so many runs that match otherwise: no index helps, and a page must not read them all.
+const TEXT_WINDOW: i64 = 10_000;
 
 const RUN: &str = "id, workflow, version, params, unique_key, priority, state, next_attempt_at, parent_run_id, \
      cancel_requested_at, error, schedule, fire_at, created_at, started_at, done_at";
 
+/// Newest first; with a text, those of the newest [`TEXT_WINDOW`] that have it. Planned for each filter anew, since one plan
+/// for all of them walks the whole list; each wanted state is a walk of its own along an index.
 pub(crate) async fn runs(db: impl PgExecutor<'_>, filter: &RunFilter, limit: i64) -> sqlx::Result<Vec<Run>> {
+    let order = "order by created_at desc, id desc limit";
+    let (each_state, of_state) = match filter.states.is_empty() {
+        true => ("", ""),
+        false => ("unnest($2::text[]) as wanted (state) cross join lateral", "state = wanted.state and"),
+    };
     let sql = format!(
-        "select {RUN} from snapshots.run where {MATCHES} and ($6::timestamptz is null or (created_at, id) < ($6, $7)) \
-         order by created_at desc, id desc limit $8"
+        "select {RUN} from (select found.* from {each_state} (select * from snapshots.run where {of_state} {MATCHES} \
+         and ($6::timestamptz is null or (created_at, id) < ($6, $7)) {order} $9) found {order} $9) run \
+         where {HAS_TEXT} {order} $8"
     );
     let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
     sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -54,6 +69,8 @@ pub(crate) async fn runs(db: impl PgExecutor<'_>, filter: &RunFilter, limit: i64
         .bind(filter.after.map(|cursor| cursor.created_at))
         .bind(filter.after.map(|cursor| cursor.id.0))
         .bind(limit)
+        .bind(if filter.text.is_some() { TEXT_WINDOW } else { limit })
+        .persistent(false)
         .fetch_all(db)
         .await
 }
@@ -66,7 +83,7 @@ pub(crate) async fn matching(
     limit: i64,
 ) -> sqlx::Result<Vec<RunCursor>> {
     let sql = format!(
-        "select created_at, id from snapshots.run where {MATCHES} \
+        "select created_at, id from snapshots.run where {MATCHES} and {HAS_TEXT} \
          and ($6::timestamptz is null or (created_at, id) > ($6, $7)) order by created_at, id limit $8"
     );
     let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();

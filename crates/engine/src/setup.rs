@@ -20,13 +20,19 @@ const FUNCTIONS: [&str; 2] = [include_str!("sql/statements.sql"), include_str!("
 /// Any constant: whoever migrates holds this advisory lock.
 const SETUP_LOCK: i64 = 0x736e_6170_7365_7475;
 
+/// How long a transaction may wait for its process before the server ends it. Without a bound a process that is frozen in
+/// the middle of one would keep its locks, and everybody who needs them waiting.
+const FROZEN_AFTER: &str = "10s";
+
 /// Connection settings for the control database: `url` with a `search_path` of `snapshots, public`. `public` comes
 /// second because an extension that the database's owner installed there stays there.
 ///
 /// # Errors
 /// A URL that is not a Postgres URL.
 pub fn control_pool_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?.application_name("snapshots").options([("search_path", "snapshots,public")]))
+    Ok(PgConnectOptions::from_str(url)?
+        .application_name("snapshots")
+        .options([("search_path", "snapshots,public"), ("idle_in_transaction_session_timeout", FROZEN_AFTER)]))
 }
 
 /// A pool on the control database. An engine holds one connection to listen, one per doorbell worker while it fetches,

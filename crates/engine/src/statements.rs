@@ -122,8 +122,8 @@ pub async fn end(pool: &PgPool, lease: Lease, ending: &Ending, report: &Report) 
 ///
 /// # Errors
 /// The database's; what was mended before stays mended.
-pub async fn sweep(pool: &PgPool, expire: bool, lost_after: Duration) -> sqlx::Result<Swept> {
-    sqlx::query_as("call snapshots.sweep($1, $2, null, null)").bind(expire).bind(millis(lost_after)).fetch_one(pool).await
+pub async fn sweep(db: impl sqlx::PgExecutor<'_>, expire: bool, lost_after: Duration) -> sqlx::Result<Swept> {
+    sqlx::query_as("call snapshots.sweep($1, $2, null, null)").bind(expire).bind(millis(lost_after)).fetch_one(db).await
 }
 
 /// **Sweep, stranded runs.** Fails runs of a version that no worker has known for `grace` while workers of another

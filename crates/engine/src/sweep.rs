@@ -1,8 +1,8 @@
 //! The sweep: every node, every second, no leader. It mends what no message will: expired leases, retries that have
 //! come due, doorbells that were lost, runs nobody can run, cancellations that raced.
 //!
-//! Invariant: after an outage of the database (seen as a gap between sweeps) no lease is declared expired for one whole
-//! lease, so that workers that could not renew get to: an outage costs no attempt.
+//! Invariant: after an outage of the database (seen as a gap between its answers) no lease is declared expired for one
+//! whole lease, so that workers that could not renew get to: an outage costs no attempt.
 use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
@@ -26,32 +26,57 @@ impl Sweeper {
     pub(crate) async fn run(self) {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last_success = Instant::now();
-        let mut spare_leases_until = last_success;
+        let mut outages = Outages::new(self.interval, self.lease);
         for count in 0_u64.. {
             ticks.tick().await;
-            if last_success.elapsed() > self.interval * 2 + self.lease / 2 {
-                spare_leases_until = Instant::now() + self.lease;
-            }
-            let expire = Instant::now() >= spare_leases_until;
-            match self.sweep(expire, count % u64::from(SLOW) == 0).await {
-                Ok(()) => last_success = Instant::now(),
-                Err(error) => {
-                    spare_leases_until = Instant::now() + self.lease;
-                    warn!(error = chain(&error), "cannot sweep, trying again");
-                }
+            match self.sweep(&mut outages, count % u64::from(SLOW) == 0).await {
+                Ok(()) => outages.last_answer = Instant::now(),
+                Err(error) => warn!(error = chain(&error), "cannot sweep, trying again"),
             }
         }
     }
 
-    async fn sweep(&self, expire: bool, slow: bool) -> sqlx::Result<()> {
-        let swept = statements::sweep(&self.pool, expire, self.lost_after).await?;
+    async fn sweep(&self, outages: &mut Outages, slow: bool) -> sqlx::Result<()> {
+        // The pool waits for a server that is away, and a connection it gives was tried: only now it shows how long that was.
+        let mut conn = self.pool.acquire().await?;
+        // On this connection, lest an outage that begins now is waited out and then judged by.
+        let swept = statements::sweep(&mut *conn, outages.answered(), self.lost_after).await?;
         if swept.expired > 0 {
             info!(attempts = swept.expired, "ended attempts whose lease had expired");
         }
+        drop(conn);
         if slow {
             statements::fail_stranded(&self.pool, self.stranded_after).await?;
         }
         Ok(())
+    }
+}
+
+/// Remembers when the database answered last, and for how long leases are spared because it did not for a while.
+struct Outages {
+    last_answer: Instant,
+    spare_until: Instant,
+    /// A longer time without an answer was an outage. A lease outlasts it: it is renewed every third of its length, and
+    /// every twelfth while that fails.
+    longest_gap: Duration,
+    lease: Duration,
+}
+
+impl Outages {
+    fn new(interval: Duration, lease: Duration) -> Self {
+        let now = Instant::now();
+        Self { last_answer: now, spare_until: now, longest_gap: interval + lease / 4, lease }
+    }
+
+    /// Notes an answer, and says whether leases may be judged.
+    fn answered(&mut self) -> bool {
+        let now = Instant::now();
+        let gap = now - self.last_answer;
+        if gap > self.longest_gap {
+            warn!(seconds = gap.as_secs_f64(), "the database was away; leases that ran out meanwhile may still be renewed");
+            self.spare_until = now + self.lease;
+        }
+        self.last_answer = now;
+        now >= self.spare_until
     }
 }

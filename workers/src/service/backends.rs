@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use snapshot::sign::Keyring;
-use snapshot::store::{Store, StoreConfig, StoreError};
+use snapshot::store::{self, Store, StoreConfig, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 use workflows::services::{Services, Settings};
@@ -188,6 +188,7 @@ fn store_config(s3: &EmbeddedS3) -> StoreConfig {
         region: s3.region().to_owned(),
         access_key: s3.access_key().to_owned(),
         secret_key: s3.secret_key().to_owned(),
+        patience: store::PATIENCE,
     }
 }
 

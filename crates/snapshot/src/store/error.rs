@@ -1,6 +1,8 @@
 //! What can go wrong with the bucket, sorted by what the caller can do about it.
 
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use std::error::Error;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 /// A failed request to the bucket. The key is part of every message.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +12,7 @@ pub enum StoreError {
     Unreachable {
         /// The request, for example ``put `chunks/…` ``.
         doing: String,
-        /// The SDK's whole error chain.
+        /// What the server answered, or why there was no answer.
         cause: String,
     },
     /// Credentials, rights or the bucket's name are wrong; trying again will not help.
@@ -47,7 +49,7 @@ impl StoreError {
 /// Sorts an SDK error into ours.
 pub(super) fn sort<E>(doing: String, error: SdkError<E>) -> StoreError
 where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     let status = error.raw_response().map(|response| response.status().as_u16());
     // Answers to HEAD have no body, so neither code nor words: the status has to do.
@@ -59,6 +61,15 @@ where
         Some(409) if code == "ConditionalRequestConflict" => StoreError::Precondition { doing },
         Some(404) if code != "NoSuchBucket" && code != "NoSuchUpload" => StoreError::Missing { key: doing },
         Some(400..=499) => StoreError::Refused { doing, code, message },
-        _ => StoreError::Unreachable { doing, cause: DisplayErrorContext(&error).to_string() },
+        Some(_) => StoreError::Unreachable { doing, cause: format!("it answered {code}: {message}") },
+        None => StoreError::Unreachable { doing, cause: chain(&error) },
+    }
+}
+
+/// The error and its sources. The SDK's own way to print them adds its structures.
+fn chain(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
 }

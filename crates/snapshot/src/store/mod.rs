@@ -37,7 +37,12 @@ pub struct StoreConfig {
     pub access_key: String,
     /// Secret key.
     pub secret_key: String,
+    /// How long a request may take, its body included, until the answer begins; see [`PATIENCE`].
+    pub patience: Duration,
 }
+
+/// Long enough for a chunk of 64 MiB at 10 Mbit/s.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 impl std::fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -89,7 +94,7 @@ impl Store {
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(Duration::from_secs(20)).build())
             .retry_config(RetryConfig::standard().with_max_attempts(3))
             .timeout_config(
-                TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).read_timeout(Duration::from_secs(60)).build(),
+                TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).read_timeout(config.patience).build(),
             );
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint);
