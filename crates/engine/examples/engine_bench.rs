@@ -33,6 +33,10 @@ async fn count(_: Ctx<()>, params: Value) -> Result<Vec<u64>, StepError> {
     Ok((0..params["children"].as_u64().unwrap_or(0)).collect())
 }
 
+async fn part(_: Ctx<()>, n: u64) -> Result<u64, StepError> {
+    Ok(n)
+}
+
 async fn join(_: Ctx<()>, parts: Vec<u64>) -> Result<usize, StepError> {
     Ok(parts.len())
 }
@@ -72,7 +76,7 @@ impl Drop for EndOnDrop {
 fn workflows() -> Vec<Workflow<()>> {
     vec![
         Workflow::named("one", 1).step("only", noop),
-        Workflow::named("fan", 1).step("plan", count).each("part", |parts: &Vec<u64>| parts.clone(), noop).step("join", join),
+        Workflow::named("fan", 1).step("plan", count).each("part", |parts: &Vec<u64>| parts.clone(), part).step("join", join),
         Workflow::named("hang", 1).step("only", hang_once),
         Workflow::named("deaf", 1).step("only", deaf),
     ]
