@@ -18,6 +18,7 @@ mod cli_client;
 mod cli_disk_full;
 mod cli_download;
 mod cli_operations;
+mod cli_progress;
 mod cli_stop;
 mod demo_whole;
 mod embedded_child;
