@@ -9,12 +9,17 @@ use crate::problem::Problem;
 /// Longest reason that is kept.
 const REASON_CHARS: usize = 500;
 
-/// The body as JSON; an empty one is `null`.
+/// The body as a JSON object, or `null` where nothing was sent. A list is not taken for an object's fields in their order.
 pub(crate) fn value(body: &[u8]) -> Result<Value, Problem> {
     if body.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(body).map_err(|error| Problem::bad_request("INVALID_JSON", format!("the body is not JSON: {error}")))
+    let value = serde_json::from_slice(body)
+        .map_err(|error| Problem::bad_request("INVALID_JSON", format!("the body is not JSON: {error}")))?;
+    match value {
+        Value::Object(_) | Value::Null => Ok(value),
+        _ => Err(unfit("the body must be a JSON object")),
+    }
 }
 
 /// The body as a `T`; an empty one is an empty object.
