@@ -82,7 +82,7 @@ async fn an_empty_database_and_an_unknown_network_are_refused_before_a_run_exist
     let empty = site().await;
     let service = empty.serve().await;
     let answer = service.create(&json!({})).await;
-    assert_eq!(answer.status(), 422);
+    assert_eq!(answer.status(), 409);
     let problem: Value = answer.json().await.unwrap();
     assert!(problem["detail"].as_str().unwrap().contains("index_progress has no row"), "{problem}");
 

@@ -52,6 +52,11 @@ pub async fn prepare(services: &Services, name: &str, params: Value) -> Result<S
         let known = all.iter().map(|registered| registered.name).collect::<Vec<_>>().join(", ");
         return Err(BadParams::UnknownWorkflow { name: name.to_owned(), known });
     };
+    // serde would also fill a struct from a list, by position.
+    if !(params.is_object() || params.is_null()) {
+        let problem = "they must be a JSON object, as {\"network\": \"mainnet\"}".to_owned();
+        return Err(BadParams::Params { workflow: found.name, problem });
+    }
     (found.starter)(services, params).await
 }
 
