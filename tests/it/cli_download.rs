@@ -45,6 +45,33 @@ async fn a_download_lands_whole_where_it_was_asked_to_and_is_not_fetched_twice()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn chunks_are_mirrored_once_and_restored_from_the_directory() {
+    let (site, service, manifest, _) = published().await;
+    let dir = site.dir.path().join("mirror");
+    let mirror = async |url: &str| {
+        let keys = site.keyring().published().unwrap();
+        let mut command = bare_command(&["download", "--json", "--chunks", "--url", url, "--data-dir"]);
+        command
+            .arg(site.dir.path().join("reader"))
+            .arg("--output-dir")
+            .arg(&dir)
+            .env("SNAPSHOTS_PUBLIC_KEY", &keys[0].public_key);
+        run(command).await
+    };
+    let first = mirror(&service.url).await.result();
+    assert_eq!(first["blockHeight"], manifest.block_height);
+    let lost = dir.join(Key::Chunk(manifest.chunks[0].sha256.clone()).to_string());
+    std::fs::write(&lost, "half").unwrap();
+    let second = mirror(&service.url).await.result();
+    let fetched = |result: &serde_json::Value| result["fetchedBytes"].as_u64().unwrap();
+    assert!(fetched(&second) < fetched(&first) / 2 && std::fs::metadata(&lost).unwrap().len() == manifest.chunks[0].bytes);
+    service.terminate().await;
+    let target = crate::support::database().await;
+    let restored = run(&mut site.client("restore", dir.to_str().unwrap(), target.url())).await.result();
+    assert_eq!((&restored["proved"], &restored["snapshot"]), (&true.into(), &manifest.path().to_string().into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_stopped_fetches_only_the_rest() {
     let (_site, service, manifest, archive) = published().await;
     let user = tempfile::tempdir().unwrap();

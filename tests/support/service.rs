@@ -98,6 +98,22 @@ impl Site {
         command
     }
 
+    /// Runs `snapshots restore`, `update` or `verify` on a database, believing this site's keys and told nothing else of it.
+    pub(crate) fn client(&self, verb: &str, from: &str, database_url: &str) -> Command {
+        let keys: Vec<String> = self.keyring().published().unwrap().into_iter().map(|key| key.public_key).collect();
+        let mut command = bare_command(&[verb, "--json", "--from", from]);
+        command
+            .env("DATABASE_URL", database_url)
+            .env("SNAPSHOTS_DATA_DIR", self.dir.path().join("reader"))
+            .env("SNAPSHOTS_PUBLIC_KEY", keys.join(","));
+        command
+    }
+
+    /// Where the objects lie, as an argument of `--from`.
+    pub(crate) fn published(&self) -> String {
+        self.objects().to_str().unwrap().to_owned()
+    }
+
     /// Starts `snapshots serve` and waits until it answers.
     pub(crate) async fn serve(&self) -> ServiceProcess {
         self.serve_with(&[]).await

@@ -35,6 +35,15 @@ impl Output {
         }
     }
 
+    /// Step `number` of `of` begins.
+    pub fn step(self, number: usize, of: usize, name: &str) {
+        if self.json {
+            self.line(&json!({ "type": "step", "number": number, "of": of, "name": name }));
+        } else {
+            let _ = writeln!(std::io::stderr(), "{number}/{of} {name}");
+        }
+    }
+
     /// The result: `text` for people, `value` for programs.
     pub fn result(self, text: &str, value: &impl Serialize) {
         if self.json {
@@ -91,7 +100,7 @@ impl Output {
         if bar.is_none() {
             self.say(&format!("{what} …"));
         }
-        Progress { output: self, bar, what: what.to_owned(), total, said: Instant::now(), last: 0 }
+        Progress { output: self, bar, what: what.to_owned(), total, said: Instant::now(), begun: None, unit: "" }
     }
 }
 
@@ -102,7 +111,9 @@ pub struct Progress {
     what: String,
     total: u64,
     said: Instant,
-    last: u64,
+    /// When counting began, and at what: what an earlier run did is no speed of this one.
+    begun: Option<(Instant, u64)>,
+    unit: &'static str,
 }
 
 impl Progress {
@@ -121,9 +132,24 @@ impl Progress {
         }
     }
 
+    /// Shows how far it is, of how much, in a unit.
+    pub fn count(&mut self, done: u64, total: u64, unit: &'static str) {
+        if unit != self.unit || total != self.total {
+            (self.unit, self.total, self.begun) = (unit, total, None);
+            if let Some(bar) = &self.bar {
+                bar.set_length(total);
+                if unit == "bytes" {
+                    let style = "{msg:28} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+                    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+                }
+            }
+        }
+        self.set(done);
+    }
+
     /// Shows how far it is.
     pub fn set(&mut self, done: u64) {
-        self.last = done;
+        let (begun, first) = *self.begun.get_or_insert((Instant::now(), done));
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             return;
@@ -134,9 +160,15 @@ impl Progress {
         }
         self.said = Instant::now();
         if self.output.json {
-            self.output.line(&json!({ "type": "progress", "what": self.what, "done": done, "total": self.total }));
+            let (rate, left) = speed(done - first.min(done), begun.elapsed(), self.total.saturating_sub(done));
+            self.output.line(&json!({ "type": "progress", "what": self.what, "done": done, "total": self.total,
+                "unit": self.unit, "perSecond": rate, "secondsLeft": left }));
         } else {
-            self.output.say(&format!("{}: {done} of {}", self.what, self.total));
+            let (rate, left) = speed(done - first.min(done), begun.elapsed(), self.total.saturating_sub(done));
+            let shown = |count: u64| if self.unit == "bytes" { bytes(count) } else { count.to_string() };
+            let left = left.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
+            let (what, total) = (&self.what, shown(self.total));
+            self.output.say(&format!("{what}: {} of {total} ({} a second{left})", shown(done), shown(rate)));
         }
     }
 
@@ -146,6 +178,12 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// What is done in a second, and the seconds that the rest takes at that speed; `None` where nothing was done yet.
+fn speed(done: u64, elapsed: Duration, rest: u64) -> (u64, Option<u64>) {
+    let rate = (done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+    (rate, (rate > 0).then(|| rest.div_ceil(rate)))
 }
 
 /// `1.4 MB`; decimal, as disks and bandwidths are sold.
@@ -163,6 +201,12 @@ pub fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_speed_tells_how_long_the_rest_takes_once_something_is_done() {
+        assert_eq!(speed(100, Duration::from_secs(10), 95), (10, Some(10)));
+        assert_eq!(speed(0, Duration::from_secs(10), 95), (0, None));
+    }
 
     #[test]
     fn sizes_are_short() {

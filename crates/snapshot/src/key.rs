@@ -43,6 +43,19 @@ impl SnapshotPath {
         Self { network: network.into(), id: id.into() }
     }
 
+    /// True if neither part can lead to another place: names come from outside before their signature is known.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let plain = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 80
+                && !name.starts_with('.')
+                && !name.contains("..")
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        };
+        plain(&self.network) && plain(&self.id)
+    }
+
     /// File name of the archive, as users see it after `curl -O`.
     pub fn archive_name(&self) -> String {
         format!("snapshot-{}.tar.zst", self.id)

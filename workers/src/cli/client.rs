@@ -22,6 +22,13 @@ pub(crate) struct ClientArgs {
     url: Option<String>,
 }
 
+impl ClientArgs {
+    /// The data directory.
+    pub(crate) fn dir(&self) -> DataDirArgs {
+        self.dir.clone()
+    }
+}
+
 fn service_url(text: &str) -> Result<String, String> {
     let good = url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if good { Ok(text.to_owned()) } else { Err("an address looks like http://127.0.0.1:3900".into()) }

@@ -1,4 +1,4 @@
-//! `snapshots download`: the archive of a snapshot, resumed where it stopped, and checked.
+//! `snapshots download`: the archive of a snapshot, or its chunks; resumed where it stopped, and checked.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,8 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{Client, ClientArgs};
-use super::{show, signals};
+use super::published::{PublishedArgs, TrustArgs};
+use super::{mirror, show, signals};
 use crate::exit::{Exit, Failure, classify};
 use crate::output::{Output, Progress, bytes};
 
@@ -33,9 +34,19 @@ pub(crate) struct DownloadArgs {
     /// Network, where the service has several.
     #[arg(long, value_parser = crate::config::network_name)]
     network: Option<String>,
-    /// Directory to put the archive into.
+    /// Directory to put the archive, or the chunks, into.
     #[arg(long, short, default_value = ".")]
     output_dir: PathBuf,
+    /// The signed manifest and its chunks instead of the archive: `snapshots restore --from DIR` reads them, and snapshots in one
+    /// directory share what they have in common.
+    #[arg(long)]
+    chunks: bool,
+    /// With --chunks: where they are published; by default at the service.
+    #[arg(long, requires = "chunks", value_name = "URL|s3://BUCKET|DIR")]
+    from: Option<String>,
+    /// With --chunks: public key to believe, as text or as a file; give it once for each key.
+    #[arg(long = "public-key", env = "SNAPSHOTS_PUBLIC_KEY", value_delimiter = ',', value_name = "KEY|FILE")]
+    public_keys: Vec<String>,
 }
 
 pub(crate) async fn run(args: DownloadArgs, output: Output) -> anyhow::Result<()> {
@@ -43,6 +54,9 @@ pub(crate) async fn run(args: DownloadArgs, output: Output) -> anyhow::Result<()
 }
 
 async fn download(args: DownloadArgs, output: Output) -> anyhow::Result<()> {
+    if args.chunks {
+        return mirror::run(&published(&args)?, &args.output_dir, output).await;
+    }
     let client = Client::new(&args.client)?;
     let manifest = show::manifest(&client, &args.id, args.network.as_deref()).await?;
     tokio::fs::create_dir_all(&args.output_dir).await.with_context(|| format!("cannot make {}", args.output_dir.display()))?;
@@ -60,6 +74,16 @@ async fn download(args: DownloadArgs, output: Output) -> anyhow::Result<()> {
         &json!({ "path": target, "sizeBytes": manifest.size_bytes, "checksum": manifest.checksum, "blockHeight": manifest.block_height }),
     );
     Ok(())
+}
+
+fn published(args: &DownloadArgs) -> anyhow::Result<PublishedArgs> {
+    let from = match &args.from {
+        Some(from) => from.clone(),
+        None => Client::new(&args.client)?.url(""),
+    };
+    let id = (args.id != "latest").then(|| args.id.clone());
+    let trust = TrustArgs::new(args.network.clone(), args.public_keys.clone(), args.client.dir());
+    Ok(PublishedArgs::new(from, id, trust))
 }
 
 /// Fetches what is missing of `part`.

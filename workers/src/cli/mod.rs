@@ -12,13 +12,19 @@ mod events;
 mod ingest;
 mod list;
 mod migrate;
+mod mirror;
 mod pause;
+mod published;
+mod restore;
 mod run;
 mod schedule;
 mod serve;
 mod show;
 mod signals;
 mod signing_key;
+mod target;
+mod update;
+mod verify;
 mod watch;
 mod worker;
 
@@ -81,6 +87,12 @@ enum Command {
     List(list::ListArgs),
     /// Show one snapshot.
     Show(show::ShowArgs),
+    /// Restore a published snapshot into an empty database; the service need not run.
+    Restore(restore::RestoreArgs),
+    /// Bring a restored, unmodified database to the newest snapshot.
+    Update(update::UpdateArgs),
+    /// Check what is published, or a restored database, against a signed manifest.
+    Verify(verify::VerifyArgs),
     /// Keys that sign snapshots: make, show, rotate.
     #[command(subcommand)]
     SigningKey(signing_key::SigningKeyCommand),
@@ -148,6 +160,9 @@ async fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::AuditLog(args) => audit_log::run(args, output).await,
         Command::List(args) => list::run(args, output).await,
         Command::Show(args) => show::run(args, output).await,
+        Command::Restore(args) => restore::run(args, output).await,
+        Command::Update(args) => update::run(args, output).await,
+        Command::Verify(args) => verify::run(args, output).await,
         Command::SigningKey(command) => signing_key::run(command, output),
         Command::Diff(args) => diff::run(args, output).await,
         Command::Download(args) => download::run(args, output).await,

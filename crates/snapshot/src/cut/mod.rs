@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 pub use inspect::{ChainLink, Inspection};
+pub(crate) use order::field;
 pub use rows::{RangeDigest, begin_export, digest_rows, select_all};
 
 use crate::buffer::mapped;

@@ -105,7 +105,7 @@ fn rearrange(block: &mut [u8], group: &mut [Row], moved: &mut Vec<u8>) {
 }
 
 /// Where the field at `position` of a row of COPY text is.
-pub(super) fn field(row: &[u8], position: usize) -> Range<usize> {
+pub(crate) fn field(row: &[u8], position: usize) -> Range<usize> {
     let mut start = 0;
     for _ in 0..position {
         match memchr::memchr(b'\t', &row[start..]) {

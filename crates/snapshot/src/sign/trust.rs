@@ -111,7 +111,9 @@ impl TrustedKeys {
         Err(SignatureError::UnknownKey { key, found, trusted: self.ids().join(", ") })
     }
 
-    fn ids(&self) -> Vec<String> {
+    /// Ids of the keys.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
         self.keys.iter().map(|trusted| trusted.id.clone()).collect()
     }
 }

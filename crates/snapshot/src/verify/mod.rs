@@ -3,9 +3,15 @@
 //! Each chunk's rows are read again in their order and digested; equal digests mean equal rows, byte for byte. Since the
 //! digests in the manifest were taken from the source, a database that passes equals the source up to the height.
 
+mod published;
+mod structure;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use sqlx::PgPool;
+
+pub use published::published;
+pub use structure::structure;
 
 use crate::chunk::Chunk;
 use crate::columns::TableShape;
@@ -49,7 +55,14 @@ impl Report {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.holds)
     }
 
-    fn expect(&mut self, statement: String, found: Result<(), String>) {
+    /// Adds what another look found.
+    pub fn append(&mut self, other: Self) {
+        self.checks.extend(other.checks);
+        self.rows += other.rows;
+        self.raw_bytes += other.raw_bytes;
+    }
+
+    pub(crate) fn expect(&mut self, statement: String, found: Result<(), String>) {
         self.checks.push(Check { statement, holds: found.is_ok(), found: found.err() });
     }
 }
@@ -79,8 +92,9 @@ pub async fn database(pool: &PgPool, manifest: &Manifest, subject: Subject, jobs
         }
     }
     if subject == Subject::Restored {
-        nothing_above(pool, manifest, &mut report).await?;
-        progress_says_height(pool, manifest, &mut report).await?;
+        nothing_above(pool, manifest.block_height, &mut report).await?;
+        rows_in_all(pool, manifest, &mut report).await?;
+        progress_says(pool, manifest, manifest.block_height, &mut report).await?;
     }
     Ok(report)
 }
@@ -113,8 +127,7 @@ async fn compare(pool: &PgPool, manifest: &Manifest, chunk: &Chunk) -> sqlx::Res
     Ok(Compared { table: chunk.table.clone(), rows: digest.rows, raw_bytes: digest.raw_bytes, difference })
 }
 
-async fn nothing_above(pool: &PgPool, manifest: &Manifest, report: &mut Report) -> sqlx::Result<()> {
-    let height = manifest.block_height;
+async fn nothing_above(pool: &PgPool, height: u64, report: &mut Report) -> sqlx::Result<()> {
     let above: i64 = sqlx::query_scalar(
         "select (select count(*) from public.blocks where height > $1)
               + (select count(*) from public.transactions where block_height > $1)
@@ -125,6 +138,10 @@ async fn nothing_above(pool: &PgPool, manifest: &Manifest, report: &mut Report) 
     .await?;
     let found = if above == 0 { Ok(()) } else { Err(format!("{above} rows above it")) };
     report.expect(format!("no row above height {height}"), found);
+    Ok(())
+}
+
+async fn rows_in_all(pool: &PgPool, manifest: &Manifest, report: &mut Report) -> sqlx::Result<()> {
     let total: i64 = sqlx::query_scalar(
         "select (select count(*) from public.blocks) + (select count(*) from public.transactions) + (select count(*) from public.events)",
     )
@@ -136,13 +153,13 @@ async fn nothing_above(pool: &PgPool, manifest: &Manifest, report: &mut Report) 
     Ok(())
 }
 
-async fn progress_says_height(pool: &PgPool, manifest: &Manifest, report: &mut Report) -> sqlx::Result<()> {
+async fn progress_says(pool: &PgPool, manifest: &Manifest, height: u64, report: &mut Report) -> sqlx::Result<()> {
     let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(
         "select network, last_indexed_block, last_contiguous_block, highest_seen_block from public.index_progress order by 1",
     )
     .fetch_all(pool)
     .await?;
-    let height = manifest.block_height.cast_signed();
+    let height = height.cast_signed();
     let expected = [(manifest.network.clone(), height, height, height)];
     let found = if rows == expected { Ok(()) } else { Err(format!("{rows:?}")) };
     report.expect(format!("index_progress says {height} for {} and nothing else", manifest.network), found);

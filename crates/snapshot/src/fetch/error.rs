@@ -1,0 +1,74 @@
+//! What can go wrong with reading what is published.
+
+use std::path::PathBuf;
+
+use crate::store::StoreError;
+
+/// A published object that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Not an address.
+    #[error("`{given}` is no address that snapshots could be published at: write https://…, s3://bucket or a directory")]
+    Address {
+        /// What was given.
+        given: String,
+    },
+    /// It is not there.
+    #[error("{key} is missing where the snapshots are published")]
+    Missing {
+        /// Its key.
+        key: String,
+    },
+    /// It is there and is not what it should be.
+    #[error("{key} is damaged where it is published: {found} instead of {expected}")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// Digest or length it should have.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// No answer, or broken ones, however often asked.
+    #[error("cannot fetch {url} ({tries} tries): {cause}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// How often it was tried without progress.
+        tries: u32,
+        /// The last failure.
+        cause: String,
+    },
+    /// The server does not want to.
+    #[error("{url} is refused with HTTP status {status}")]
+    Refused {
+        /// The address.
+        url: String,
+        /// Its answer.
+        status: u16,
+    },
+    /// The bucket's answer.
+    #[error("the bucket failed")]
+    Store(#[from] StoreError),
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl FetchError {
+    /// True where the same command may succeed later.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Store(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Reads published snapshots from where they are: an HTTP address, a bucket, or a directory that mirrors one. Nothing of this
+//! service need run.
+//!
+//! Not a judge: what comes back is what was stored, in full length; [`opened`] and [`Source::chunk`] check it against
+//! signatures and digests. Invariant: a connection that breaks costs the rest of one object's range, never the object.
+
+mod error;
+mod http;
+mod opened;
+mod seen;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+pub use error::FetchError;
+pub use opened::{OpenError, Opened, Wanted, open};
+pub use seen::Seen;
+
+use crate::key::Key;
+use crate::store::{Store, StoreError};
+use http::HttpSource;
+
+/// The largest object without a known length: signatures, pointers, manifests.
+const SMALL_BYTES: u64 = 256 << 20;
+
+/// Where snapshots are published. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Source {
+    place: Place,
+    fetched: Arc<AtomicU64>,
+    retries: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Http(HttpSource),
+    Bucket(Store),
+    Directory(PathBuf),
+}
+
+impl Source {
+    /// The bucket's public address, or a running service: `https://…`, with or without a trailing slash.
+    ///
+    /// # Errors
+    /// [`FetchError::Address`] for what is no HTTP address.
+    pub fn http(base: &str) -> Result<Self, FetchError> {
+        Ok(Self::at(Place::Http(HttpSource::new(base)?)))
+    }
+
+    /// A bucket with credentials.
+    #[must_use]
+    pub fn bucket(store: Store) -> Self {
+        Self::at(Place::Bucket(store))
+    }
+
+    /// A directory laid out like the bucket, as `snapshots download --chunks` makes one.
+    #[must_use]
+    pub fn directory(path: PathBuf) -> Self {
+        Self::at(Place::Directory(path))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place, fetched: Arc::default(), retries: Arc::default() }
+    }
+
+    /// Bytes of objects fetched so far.
+    #[must_use]
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// How often a request was sent again.
+    #[must_use]
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// A whole small object, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn small(&self, key: &Key) -> Result<Option<Bytes>, FetchError> {
+        match self.read(&key.to_string(), None).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(FetchError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Length of an object, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn size(&self, key: &Key) -> Result<Option<u64>, FetchError> {
+        let key = key.to_string();
+        match &self.place {
+            Place::Http(http) => http.size(&key, &self.retries).await,
+            Place::Bucket(store) => Ok(store.head_at(&key).await.map_err(|error| sorted(error, &key))?.map(|meta| meta.bytes)),
+            Place::Directory(root) => match tokio::fs::metadata(root.join(&key)).await {
+                Ok(meta) => Ok(Some(meta.len())),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(FetchError::File { path: root.join(&key), source }),
+            },
+        }
+    }
+
+    /// The object named by `sha256`, `bytes` long, checked against its name before anybody looks into it. One that comes wrong
+    /// is fetched once more, in case something on the way damaged it.
+    ///
+    /// # Errors
+    /// [`FetchError`]; [`FetchError::Damaged`] where it is stored wrong.
+    pub async fn chunk(&self, sha256: &str, bytes: u64) -> Result<Bytes, FetchError> {
+        match self.checked(sha256, Some(bytes)).await {
+            Err(FetchError::Damaged { .. }) => {
+                self.retries.fetch_add(1, Ordering::Relaxed);
+                self.checked(sha256, Some(bytes)).await
+            }
+            other => other,
+        }
+    }
+
+    /// As [`Source::chunk`], for a small object whose length nobody noted.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn small_chunk(&self, sha256: &str) -> Result<Bytes, FetchError> {
+        self.checked(sha256, None).await
+    }
+
+    async fn checked(&self, sha256: &str, bytes: Option<u64>) -> Result<Bytes, FetchError> {
+        let key = Key::Chunk(sha256.to_owned()).to_string();
+        let body = self.read(&key, bytes).await?;
+        let hashed = tokio::task::spawn_blocking(move || (hex::encode(Sha256::digest(&body)), body)).await;
+        let damaged = |found: String| FetchError::Damaged { key: key.clone(), expected: sha256.to_owned(), found };
+        let (found, body) = hashed.map_err(|panic| damaged(panic.to_string()))?;
+        if found != sha256 {
+            return Err(damaged(format!("sha256 {found} of {} bytes", body.len())));
+        }
+        Ok(body)
+    }
+
+    /// All bytes of an object; `bytes` is the length it must have.
+    async fn read(&self, key: &str, bytes: Option<u64>) -> Result<Bytes, FetchError> {
+        let body = match &self.place {
+            Place::Http(http) => http.get(key, bytes.unwrap_or(SMALL_BYTES), &self.retries).await?,
+            Place::Bucket(store) => from_bucket(store, key).await?,
+            Place::Directory(root) => from_directory(root, key).await?,
+        };
+        self.fetched.fetch_add(body.len() as u64, Ordering::Relaxed);
+        match bytes {
+            Some(expected) if body.len() as u64 != expected => Err(FetchError::Damaged {
+                key: key.to_owned(),
+                expected: format!("{expected} bytes"),
+                found: format!("{} bytes", body.len()),
+            }),
+            _ => Ok(body),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.place {
+            Place::Http(http) => f.write_str(http.base()),
+            Place::Bucket(store) => write!(f, "s3://{}", store.bucket()),
+            Place::Directory(root) => write!(f, "{}", root.display()),
+        }
+    }
+}
+
+/// How often a read from the bucket is begun again; the store itself retries requests, not bodies that break.
+const BUCKET_TRIES: u32 = 5;
+
+async fn from_bucket(store: &Store, key: &str) -> Result<Bytes, FetchError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let read = async { Ok::<_, StoreError>(store.open(key, None).await?.body.collect().await) };
+        let error = match read.await {
+            Ok(Ok(body)) => return Ok(body.into_bytes()),
+            Ok(Err(broken)) => StoreError::Unreachable { doing: format!("get `{key}`"), cause: broken.to_string() },
+            Err(error) => error,
+        };
+        if tries >= BUCKET_TRIES || !error.is_retryable() {
+            return Err(sorted(error, key));
+        }
+        tokio::time::sleep(http::pause(tries)).await;
+    }
+}
+
+async fn from_directory(root: &std::path::Path, key: &str) -> Result<Bytes, FetchError> {
+    let path = root.join(key);
+    match tokio::fs::read(&path).await {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(FetchError::Missing { key: key.to_owned() }),
+        Err(source) => Err(FetchError::File { path, source }),
+    }
+}
+
+fn sorted(error: StoreError, key: &str) -> FetchError {
+    match error {
+        StoreError::Missing { .. } => FetchError::Missing { key: key.to_owned() },
+        other => FetchError::Store(other),
+    }
+}

@@ -1,0 +1,63 @@
+//! The newest snapshot of each network that this user has met, so that being led back to an older one is noticed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::Pointer;
+
+/// A small file in the user's data directory. A file that is lost only costs the memory of what was seen.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    path: PathBuf,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Content {
+    /// Highest sequence by network and trusted key. Another publisher, with other keys, counts for itself; a sequence is noted
+    /// under every key trusted at that moment, so that a rotation does not wipe the memory.
+    newest: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    /// `seen.json` in a directory, which is made when something is first remembered.
+    #[must_use]
+    pub fn in_directory(dir: &Path) -> Self {
+        Self { path: dir.join("seen.json") }
+    }
+
+    /// The highest sequence met, or 0.
+    #[must_use]
+    pub fn newest(&self, network: &str, trusted: &[String]) -> u64 {
+        let content = self.read();
+        trusted.iter().filter_map(|key| content.newest.get(&format!("{network} {key}")).copied()).max().unwrap_or_default()
+    }
+
+    /// Remembers a pointer that was believed.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn remember(&self, pointer: &Pointer, trusted: &[String]) -> std::io::Result<()> {
+        let mut content = self.read();
+        let mut news = false;
+        for key in trusted {
+            let newest = content.newest.entry(format!("{} {key}", pointer.network)).or_default();
+            news |= *newest < pointer.sequence;
+            *newest = pointer.sequence.max(*newest);
+        }
+        if !news {
+            return Ok(());
+        }
+        if let Some(dir) = self.path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let draft = self.path.with_extension("json.new");
+        std::fs::write(&draft, serde_json::to_vec_pretty(&content)?)?;
+        std::fs::rename(draft, &self.path)
+    }
+
+    fn read(&self) -> Content {
+        std::fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,171 @@
+//! Tables, indexes and constraints, from the schema object that the signed manifest names by its digest.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use super::{Job, LoadError, ledger};
+use crate::fetch::{FetchError, Source};
+use crate::manifest::Manifest;
+use crate::toc::{self, Section, TocEntry};
+
+/// Memory of one index build, divided among those that run at once; more than the server's own setting sorts in fewer passes.
+const INDEX_MEMORY_MB: usize = 512;
+
+/// The schema of a snapshot in the order of its restore.
+pub(super) struct Definitions {
+    before: Vec<TocEntry>,
+    indexes: Vec<TocEntry>,
+    foreign_keys: Vec<TocEntry>,
+    after: Vec<TocEntry>,
+}
+
+impl Definitions {
+    /// Fetches the schema object and checks it against the manifest twice: its name, and its content.
+    pub(super) async fn fetch(source: &Source, manifest: &Manifest) -> Result<Self, LoadError> {
+        let compressed = source.small_chunk(&manifest.schema.sha256).await?;
+        let damaged = |found: String| FetchError::Damaged {
+            key: "the schema of the snapshot".into(),
+            expected: manifest.schema.content_sha256.clone(),
+            found,
+        };
+        let limit = usize::try_from(manifest.schema.raw_bytes).unwrap_or(usize::MAX);
+        let text = zstd::bulk::decompress(&compressed, limit).map_err(|error| damaged(error.to_string()))?;
+        let found = hex::encode(Sha256::digest(&text));
+        if found != manifest.schema.content_sha256 {
+            return Err(damaged(found).into());
+        }
+        let rows = |entry: &TocEntry| {
+            let table = table_of(entry);
+            manifest.tables.get(table).map_or(0, |table| table.rows)
+        };
+        let entries = toc::read(&text)?.entries;
+        let (post, before): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .filter(|entry| entry.section != Section::Data)
+            .partition(|entry| entry.section == Section::PostData);
+        let (mut indexes, rest): (Vec<_>, Vec<_>) = post.into_iter().partition(|e| e.is("INDEX") || e.is("CONSTRAINT"));
+        // The largest tables' first, so that no long one is left alone at the end.
+        indexes.sort_by_key(|entry| std::cmp::Reverse(rows(entry)));
+        let (foreign_keys, after) = rest.into_iter().partition(|entry| entry.is("FK CONSTRAINT"));
+        Ok(Self { before, indexes, foreign_keys, after })
+    }
+
+    /// Everything that rows need, in one transaction after the other, in order.
+    pub(super) async fn create_tables(&self, job: &Job<'_>) -> Result<(), LoadError> {
+        let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
+        for (done, entry) in self.before.iter().enumerate() {
+            make(&mut conn, entry).await?;
+            job.watch.progress(done as u64 + 1, self.before.len() as u64, "definitions");
+        }
+        Ok(())
+    }
+
+    /// Indexes, primary keys and unique constraints, `jobs` at once.
+    pub(super) async fn create_indexes(&self, job: &Job<'_>) -> Result<(), LoadError> {
+        let made = ledger::made(job.pool).await.map_err(LoadError::at("read what is done"))?;
+        let left: Vec<&TocEntry> = self.indexes.iter().filter(|entry| !made.contains(&name(entry))).collect();
+        let total = self.indexes.len() as u64;
+        let mut done = total - left.len() as u64;
+        let mut building = stream::iter(left).map(|entry| build(job, entry)).buffer_unordered(job.options.jobs.max(1));
+        while building.try_next().await?.is_some() {
+            done += 1;
+            job.watch.progress(done, total, "indexes");
+        }
+        Ok(())
+    }
+
+    /// Foreign keys, then triggers and what else comes last. A key is first added without looking at rows, under a short lock,
+    /// and validated afterwards, so that those of several tables are validated at once. Returns what had to be left out.
+    pub(super) async fn create_foreign_keys(&self, job: &Job<'_>) -> Result<Vec<String>, LoadError> {
+        let selection = &job.options.selection;
+        let (kept, left_out): (Vec<_>, Vec<_>) = self.foreign_keys.iter().partition(|entry| {
+            let loaded = |table: &str| selection.has_table(table) || !job.opened.manifest.tables.contains_key(table);
+            !loaded(table_of(entry)) || loaded(&referenced(entry))
+        });
+        let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
+        for entry in &kept {
+            let definition = entry.definition.as_deref().unwrap_or_default().trim_end().trim_end_matches(';');
+            let made = ledger::once(&mut conn, &name(entry), &format!("{definition} not valid")).await;
+            made.map_err(LoadError::at(format!("add {}", name(entry))))?;
+        }
+        drop(conn);
+        let mut tables: Vec<(&str, Vec<&TocEntry>)> = Vec::new();
+        for entry in &kept {
+            match tables.iter_mut().find(|(table, _)| *table == table_of(entry)) {
+                Some((_, entries)) => entries.push(entry),
+                None => tables.push((table_of(entry), vec![entry])),
+            }
+        }
+        // The lock of a validation excludes a second one on its table.
+        let validating = stream::iter(tables).map(|(_, entries)| validate(job, entries));
+        validating.buffer_unordered(job.options.jobs.max(1)).try_collect::<Vec<()>>().await?;
+        let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
+        for entry in &self.after {
+            make(&mut conn, entry).await?;
+        }
+        Ok(left_out.into_iter().map(name).collect())
+    }
+}
+
+async fn build(job: &Job<'_>, entry: &TocEntry) -> Result<(), LoadError> {
+    let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
+    memory(&mut conn, job.options.jobs).await.map_err(LoadError::at("set the memory of an index build"))?;
+    make(&mut conn, entry).await
+}
+
+/// At least the server's own setting; and no parallel workers of the server's, since several builds run at once.
+async fn memory(conn: &mut PgConnection, jobs: usize) -> sqlx::Result<()> {
+    let megabytes = (INDEX_MEMORY_MB / jobs.max(1)).max(64);
+    let sql = format!(
+        "select set_config('maintenance_work_mem', greatest({megabytes}::bigint << 20, pg_size_bytes(current_setting('maintenance_work_mem'))) / 1024 || 'kB', false),
+                set_config('max_parallel_maintenance_workers', '0', false)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await?;
+    Ok(())
+}
+
+async fn validate(job: &Job<'_>, entries: Vec<&TocEntry>) -> Result<(), LoadError> {
+    let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
+    memory(&mut conn, job.options.jobs).await.map_err(LoadError::at("set the memory of a validation"))?;
+    for entry in entries {
+        // The tag of a constraint is its table and its name.
+        let tag = entry.tag.as_deref().unwrap_or_default();
+        let (table, constraint) = tag.split_once(' ').unwrap_or((tag, tag));
+        let (table, constraint) = (crate::columns::quote(table), crate::columns::quote(constraint));
+        let sql = format!("alter table public.{table} validate constraint {constraint}");
+        let done = ledger::once(&mut conn, &format!("{} validated", name(entry)), &sql).await;
+        done.map_err(LoadError::at(format!("validate {}", name(entry))))?;
+    }
+    Ok(())
+}
+
+async fn make(conn: &mut PgConnection, entry: &TocEntry) -> Result<(), LoadError> {
+    let sql = entry.definition.as_deref().unwrap_or_default();
+    ledger::once(conn, &name(entry), sql).await.map_err(LoadError::at(format!("create {}", name(entry))))
+}
+
+/// For example `12 INDEX events_type_idx`; the number tells overloaded functions apart.
+fn name(entry: &TocEntry) -> String {
+    format!("{} {} {}", entry.dump_id, entry.desc.as_deref().unwrap_or_default(), entry.tag.as_deref().unwrap_or_default())
+}
+
+/// The table that an index or a constraint is on.
+fn table_of(entry: &TocEntry) -> &str {
+    let definition = entry.definition.as_deref().unwrap_or_default();
+    if entry.is("INDEX") {
+        return after(definition, " ON public.").or_else(|| after(definition, " ON ONLY public.")).unwrap_or_default();
+    }
+    entry.tag.as_deref().and_then(|tag| tag.split(' ').next()).unwrap_or_default()
+}
+
+/// The table that a foreign key points to.
+fn referenced(entry: &TocEntry) -> String {
+    after(entry.definition.as_deref().unwrap_or_default(), " REFERENCES public.").unwrap_or_default().to_owned()
+}
+
+/// The name behind a marker.
+fn after<'a>(text: &'a str, marker: &str) -> Option<&'a str> {
+    let rest = &text[text.find(marker)? + marker.len()..];
+    rest.split(|c: char| c.is_whitespace() || c == '(').next()
+}

@@ -1,0 +1,69 @@
+//! Rows, a transaction per table, frozen as they are written: no later rewrite by vacuum and, where `wal_level` is minimal, next to
+//! no WAL. A table that was interrupted begins anew; one that was committed stays.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use sqlx::Connection;
+
+use super::copy::{Freeze, copy};
+use super::rows::{Loaded, shape, tell};
+use super::{Job, LoadError, Part, ledger};
+
+/// Loads every table of the selection that is not there yet.
+pub(super) async fn load(job: &Job<'_>) -> Result<Loaded, LoadError> {
+    let parts = job.options.selection.parts(&job.opened.manifest)?;
+    let before = ledger::loaded(job.pool).await.map_err(LoadError::at("read what is done"))?;
+    let total: u64 = parts.iter().map(|part| part.chunk.raw_bytes).sum();
+    let mut tables: Vec<VecDeque<Part>> = Vec::new();
+    let (mut chunks_before, mut bytes_before) = (0, 0);
+    for part in parts {
+        if before.contains(&ledger::Loaded::of(&part.chunk)) {
+            chunks_before += 1;
+            bytes_before += part.chunk.raw_bytes;
+            continue;
+        }
+        match tables.iter_mut().find(|parts| parts.front().is_some_and(|first| first.chunk.table == part.chunk.table)) {
+            Some(parts) => parts.push_back(part),
+            None => tables.push(VecDeque::from([part])),
+        }
+    }
+    tables.sort_by_key(|parts| std::cmp::Reverse(parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>()));
+    let done = AtomicU64::new(bytes_before);
+    let loading = stream::iter(tables).map(|parts| load_table(job, parts, &done)).buffer_unordered(job.options.jobs.max(1));
+    let rows: Vec<u64> = tokio::select! {
+        rows = loading.try_collect() => rows?,
+        () = tell(job, &done, total) => Vec::new(),
+    };
+    job.watch.progress(total, total, "bytes");
+    Ok(Loaded { rows: rows.iter().sum(), raw_bytes: done.load(Ordering::Relaxed) - bytes_before, chunks_before })
+}
+
+/// One table. Chunks of it that an earlier run loaded one by one are no reason to keep them: the table is truncated first.
+async fn load_table(job: &Job<'_>, mut parts: VecDeque<Part>, done: &AtomicU64) -> Result<u64, LoadError> {
+    let Some(table) = parts.front().map(|part| part.chunk.table.clone()) else { return Ok(0) };
+    let all = job.options.selection.parts(&job.opened.manifest)?.into_iter().filter(|part| part.chunk.table == table);
+    let whole: VecDeque<Part> = all.collect();
+    if whole.len() > parts.len() {
+        let sum = |parts: &VecDeque<Part>| parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>();
+        done.fetch_sub(sum(&whole) - sum(&parts), Ordering::Relaxed);
+        parts = whole;
+    }
+    let at = || LoadError::at(format!("load {table} in one transaction"));
+    let mut conn = job.pool.acquire().await.map_err(at())?;
+    let mut tx = conn.begin().await.map_err(at())?;
+    let truncate = format!("truncate only public.{}", crate::columns::quote(&table));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(truncate)).execute(&mut *tx).await.map_err(at())?;
+    ledger::forget(&mut tx, &table, None).await.map_err(at())?;
+    let mut rows = 0;
+    // The next one is fetched while one is loaded.
+    let mut fetched = std::pin::pin!(stream::iter(parts).map(|part| job.fetch(part)).buffered(2));
+    while let Some(next) = fetched.try_next().await? {
+        ledger::claim(&mut tx, &next.part.chunk, next.part.chunk.rows).await.map_err(at())?;
+        let shape = shape(job, &next.part)?;
+        rows += copy(&mut tx, shape, next, Freeze::Yes, done).await?;
+    }
+    tx.commit().await.map_err(at())?;
+    Ok(rows)
+}
