@@ -1,15 +1,18 @@
 //! `snapshots update`: a restored database becomes the newest snapshot by what it lacks.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use snapshot::manifest::Manifest;
 use snapshot::verify::{self, Subject};
 
-use crate::support::{Site, database, run, site_with_chain};
+use crate::support::{Site, database, run, site_with_chain, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn cut(site: &Site, confirmations: &str) -> Manifest {
     let mut command = site.command();
-    command
-        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--confirmations", confirmations])
-        .stdout(std::process::Stdio::piped());
+    command.args(["serve", "--json", "--listen", "127.0.0.1:0", "--confirmations", confirmations]).stdout(Stdio::piped());
     let service = crate::support::ServiceProcess::start(command).await;
     let manifest = service.cut().await;
     service.terminate().await;
@@ -61,4 +64,32 @@ async fn a_restored_database_becomes_the_newest_snapshot_by_the_chunks_it_lacks(
     update(&[]).await.error_with(6, &["is not", "indexer"]);
     let stranger = database().await;
     run(&mut site.client("update", &site.published(), stranger.url())).await.error_with(6, &["not made by `snapshots restore`"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_was_killed_is_brought_to_its_end_by_the_same_command() {
+    let site = site_with_chain(3_000).await;
+    let old = cut(&site, "25").await;
+    let target = database().await;
+    let pool = target.pool().await;
+    run(&mut site.client("restore", &site.published(), target.url())).await.result();
+    let new = cut(&site, "6").await;
+    let mut holder = pool.begin().await.unwrap();
+    // The update deletes the rows of the range that grew, and cannot take their chunk off the list.
+    let listed = "select from snapshots_restore.chunk where table_name = 'events' and from_height = (select max(from_height) from snapshots_restore.chunk) for update";
+    sqlx::raw_sql(listed).execute(&mut *holder).await.unwrap();
+    let mut command = site.client("update", &site.published(), target.url());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(PATIENCE, "the update waits", async || {
+        let sql = "select exists (select from pg_locks where not granted)";
+        sqlx::query_scalar::<_, bool>(sql).fetch_one(&pool).await.unwrap()
+    })
+    .await;
+    child.kill().await.unwrap();
+    holder.rollback().await.unwrap();
+    assert_ne!(old.block_height, new.block_height);
+    run(&mut site.client("restore", &site.published(), target.url())).await.error_with(6, &["unfinished", "snapshots update"]);
+    run(&mut site.client("update", &site.published(), target.url())).await.result();
+    let report = verify::database(&pool, &new, Subject::Restored, 2).await.unwrap();
+    assert!(report.proved(), "{:#?}", report.checks);
 }

@@ -39,7 +39,8 @@ impl Output {
     pub fn step(self, number: usize, of: usize, name: &str) {
         if self.json {
             self.line(&json!({ "type": "step", "number": number, "of": of, "name": name }));
-        } else {
+        } else if std::io::stderr().is_terminal() {
+            // Elsewhere the progress that follows says it.
             let _ = writeln!(std::io::stderr(), "{number}/{of} {name}");
         }
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use snapshot::fetch::{FetchError, OpenError, Opened, Seen, Source, Wanted, open};
 use snapshot::load::{LoadError, Refusal};
 use snapshot::sign::TrustedKeys;
-use snapshot::store::{Store, StoreConfig};
+use snapshot::store::{PATIENCE, Store, StoreConfig};
 
 use super::show;
 use crate::config::DataDirArgs;
@@ -104,6 +104,7 @@ fn bucket_config(bucket: &str) -> Result<StoreConfig, Failure> {
         region: var("AWS_REGION").unwrap_or_else(|| "auto".into()),
         access_key: var("AWS_ACCESS_KEY_ID").ok_or_else(missing)?,
         secret_key: var("AWS_SECRET_ACCESS_KEY").ok_or_else(missing)?,
+        patience: PATIENCE,
     })
 }
 

@@ -8,9 +8,8 @@ use snapshot::load::{self, Options, Outcome, Selection, State};
 use sqlx::PgPool;
 
 use super::published::{PublishedArgs, not_loaded};
-use super::signals::Signals;
+use super::signals;
 use super::target::{Follow, TargetArgs};
-use crate::exit::{Exit, Failure};
 use crate::output::{Output, bytes};
 
 #[derive(Args)]
@@ -59,15 +58,7 @@ fn heights(text: &str) -> Result<Heights, String> {
 }
 
 pub(crate) async fn run(args: RestoreArgs, output: Output) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
-    tokio::select! {
-        ended = restore(args, output) => ended,
-        () = signals.next() => Err(interrupted()),
-    }
-}
-
-pub(super) fn interrupted() -> anyhow::Error {
-    Failure::new(Exit::Interrupted, "interrupted").hint("run the same command again to go on").into()
+    signals::interruptible(restore(args, output), "run the same command again to go on").await
 }
 
 async fn restore(args: RestoreArgs, output: Output) -> anyhow::Result<()> {

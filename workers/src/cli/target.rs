@@ -97,7 +97,7 @@ impl Watch for Follow {
         self.finish();
         self.output.step(number, of, name);
         if let Ok(mut progress) = self.progress.lock() {
-            *progress = Some(self.output.progress(name, 0));
+            *progress = Some(self.output.progress(&format!("{number}/{of} {name}"), 0));
         }
     }
 

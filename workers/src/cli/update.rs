@@ -5,8 +5,7 @@ use serde_json::json;
 use snapshot::load::{self, Options};
 
 use super::published::{PublishedArgs, not_loaded};
-use super::restore::interrupted;
-use super::signals::Signals;
+use super::signals;
 use super::target::{Follow, TargetArgs};
 use crate::output::{Output, bytes};
 
@@ -25,11 +24,7 @@ pub(crate) struct UpdateArgs {
 }
 
 pub(crate) async fn run(args: UpdateArgs, output: Output) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
-    tokio::select! {
-        ended = update(args, output) => ended,
-        () = signals.next() => Err(interrupted()),
-    }
+    signals::interruptible(update(args, output), "run the same command again to go on").await
 }
 
 async fn update(args: UpdateArgs, output: Output) -> anyhow::Result<()> {

@@ -8,10 +8,8 @@ use snapshot::manifest::Manifest;
 use snapshot::verify::{self, Report, Subject};
 
 use super::published::{PublishedArgs, TrustArgs, not_loaded};
-use super::restore::interrupted;
-use super::show;
-use super::signals::Signals;
 use super::target::{Follow, TargetArgs};
+use super::{show, signals};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, bytes};
 
@@ -43,11 +41,7 @@ impl VerifyArgs {
 }
 
 pub(crate) async fn run(args: VerifyArgs, output: Output) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
-    tokio::select! {
-        ended = verify(args, output) => ended,
-        () = signals.next() => Err(interrupted()),
-    }
+    signals::interruptible(verify(args, output), "run the same command again").await
 }
 
 async fn verify(args: VerifyArgs, output: Output) -> anyhow::Result<()> {

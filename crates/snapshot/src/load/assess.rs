@@ -87,10 +87,11 @@ pub async fn assess(pool: &PgPool, opened: &Opened, options: &Options) -> Result
     server(&facts, &opened.manifest.producer.postgres, &mut refusals);
     rights(&facts, &mut refusals);
     match &held {
-        Some(held) if held.manifest_sha256 == opened.sha256 && held.selection == options.selection => {}
+        // A range that an update has not replaced yet still holds its old rows.
+        Some(held) if held.is(opened, &options.selection) && held.state != State::Updating => {}
         Some(held) => refusals.push(Refusal::OtherRestore {
             held: format!("{}{}", held.manifest.path(), if held.selection.is_all() { "" } else { " in part" }),
-            state: (if held.state == State::Complete { "complete" } else { "unfinished" }).into(),
+            state: held.state.to_string(),
             wanted: opened.manifest.path().to_string(),
         }),
         None => refusals.extend(not_empty(pool).await.map_err(at())?),

@@ -44,6 +44,22 @@ pub enum State {
     Complete,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Loading => "unfinished",
+            Self::Updating => "an unfinished update to it",
+            Self::Complete => "complete",
+        })
+    }
+}
+
+impl Held {
+    pub(super) fn is(&self, opened: &Opened, selection: &Selection) -> bool {
+        self.manifest_sha256 == opened.sha256 && self.selection == *selection
+    }
+}
+
 /// What a database says it holds.
 #[derive(Debug, Clone)]
 pub struct Held {
