@@ -37,6 +37,7 @@ pub fn router(state: ApiState) -> Router {
     let open = Router::new()
         .merge(routes::snapshots::router())
         .merge(routes::diff::router())
+        .merge(routes::status::router())
         .merge(routes::signing_keys::router())
         .merge(routes::health::router())
         .layer(DefaultBodyLimit::max(BODY_BYTES));
@@ -48,6 +49,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(routes::pauses::router())
         .merge(routes::workers::router())
         .merge(routes::audit::router())
+        .merge(routes::decisions::router())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(state.clone(), auth::guard_operations));
     let routes = open.merge(operations);

@@ -66,6 +66,9 @@ pub struct ServiceArgs {
     #[arg(long = "role", env = "SNAPSHOTS_ROLE", value_enum, value_delimiter = ',')]
     pub roles: Vec<Role>,
     #[command(flatten)]
+    /// How long snapshots live.
+    pub life: LifeArgs,
+    #[command(flatten)]
     /// What runs by itself.
     pub schedules: ScheduleArgs,
 }
@@ -128,6 +131,29 @@ pub struct SourceArgs {
     pub pg_bin: Option<PathBuf>,
 }
 
+/// How long snapshots live, and when the newest is too old.
+#[derive(Debug, Clone, Args)]
+pub struct LifeArgs {
+    /// Days whose newest snapshot is kept.
+    #[arg(long, env = "SNAPSHOTS_KEEP_DAILY", default_value_t = 7, value_name = "DAYS")]
+    pub keep_daily: usize,
+    /// Weeks whose newest snapshot is kept.
+    #[arg(long, env = "SNAPSHOTS_KEEP_WEEKLY", default_value_t = 4, value_name = "WEEKS")]
+    pub keep_weekly: usize,
+    /// Months whose newest snapshot is kept.
+    #[arg(long, env = "SNAPSHOTS_KEEP_MONTHLY", default_value_t = 6, value_name = "MONTHS")]
+    pub keep_monthly: usize,
+    /// How many hours what nobody needs any more stays in the bucket: longer than the longest download.
+    #[arg(long, env = "SNAPSHOTS_PRUNE_GRACE_HOURS", default_value_t = 168, value_name = "HOURS")]
+    pub prune_grace_hours: u32,
+    /// Age in hours from which the newest snapshot is called lagging.
+    #[arg(long, env = "SNAPSHOTS_LAGGING_HOURS", default_value_t = 26, value_name = "HOURS")]
+    pub lagging_hours: u32,
+    /// Age in hours from which the newest snapshot is called stale.
+    #[arg(long, env = "SNAPSHOTS_STALE_HOURS", default_value_t = 50, value_name = "HOURS")]
+    pub stale_hours: u32,
+}
+
 impl SourceArgs {
     /// What to do with columns this program does not know.
     pub fn column_rules(&self) -> ColumnRules {
@@ -157,8 +183,10 @@ pub fn network_name(name: &str) -> Result<String, String> {
         "audit-log",
         "chunks",
         "latest.json",
+        "health",
         "signing-keys",
         "snapshots",
+        "status",
         "runs",
         "schedules",
         "queues",

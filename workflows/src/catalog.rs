@@ -187,6 +187,40 @@ pub async fn with_id(db: impl PgExecutor<'_>, network: Option<&str>, id: &str) -
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(network).bind(id).fetch_all(db).await
 }
 
+/// Snapshots with an id that are published or were taken back.
+///
+/// # Errors
+/// The database's.
+pub async fn known(db: impl PgExecutor<'_>, network: Option<&str>, id: &str) -> sqlx::Result<Vec<SnapshotRow>> {
+    let sql = format!(
+        "select {COLUMNS} from snapshots.snapshot
+         where state in ('published', 'retracted') and id = $2 and ($1::text is null or network = $1) order by network"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(network).bind(id).fetch_all(db).await
+}
+
+/// Why a snapshot was taken back, if it was.
+///
+/// # Errors
+/// The database's.
+pub async fn retraction(db: impl PgExecutor<'_>, network: Option<&str>, id: &str) -> sqlx::Result<Option<String>> {
+    let sql = "select retract_reason from snapshots.snapshot
+               where state = 'retracted' and id = $2 and ($1::text is null or network = $1) order by network limit 1";
+    sqlx::query_scalar(sql).bind(network).bind(id).fetch_optional(db).await
+}
+
+/// Published snapshots of a network that `latest` once pointed at, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn promoted(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Vec<SnapshotRow>> {
+    let sql = format!(
+        "select {COLUMNS} from snapshots.snapshot
+         where network = $1 and state = 'published' and promoted_at is not null order by sequence desc"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(network).fetch_all(db).await
+}
+
 /// The snapshot a run made, once it is published.
 ///
 /// # Errors

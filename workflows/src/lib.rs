@@ -4,8 +4,12 @@
 //! imports another workflow.
 
 pub mod catalog;
+pub mod decisions;
 pub mod dirty;
 mod newest;
+mod pointer;
+pub mod prune;
+pub mod publication;
 pub mod reseal;
 pub mod resealed;
 pub mod retry_runs;
@@ -14,6 +18,7 @@ pub mod scrub;
 pub mod services;
 pub mod snapshot;
 mod start;
+pub mod status;
 mod step_error;
 
 use engine::{Catalog, Client, Workflow, WorkflowError};
@@ -39,6 +44,10 @@ pub fn all() -> Vec<Registered> {
         Registered { workflow: scrub::workflow(), name: scrub::NAME, starter: scrub::starter },
         Registered { workflow: reseal::workflow(), name: reseal::NAME, starter: reseal::starter },
         Registered { workflow: retry_runs::workflow(), name: retry_runs::NAME, starter: retry_runs::starter },
+        Registered { workflow: prune::workflow(), name: prune::NAME, starter: prune::starter },
+        Registered { workflow: publication::retract(), name: publication::RETRACT, starter: publication::start_retract },
+        Registered { workflow: publication::publish(), name: publication::PUBLISH, starter: publication::start_publish },
+        Registered { workflow: status::workflow(), name: status::NAME, starter: status::starter },
     ]
 }
 

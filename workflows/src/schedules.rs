@@ -4,14 +4,16 @@
 use engine::ScheduleDefault;
 use serde_json::{Value, json};
 
-use crate::{reseal, scrub, snapshot};
+use crate::{prune, reseal, scrub, snapshot, status};
 
 /// One line a schedule: its name, its workflow, what its runs are asked for, and when it fires (crontab(5), UTC).
-fn lines() -> [(&'static str, &'static str, Value, &'static str); 4] {
+fn lines() -> [(&'static str, &'static str, Value, &'static str); 6] {
     [
         ("nightly-snapshot", snapshot::NAME, json!({}), "0 2 * * *"),
         ("nightly-scrub", scrub::NAME, json!({ "percent": 2 }), "0 4 * * 1-6"),
         ("weekly-scrub", scrub::NAME, json!({ "percent": 100 }), "0 4 * * 0"),
+        ("daily-prune", prune::NAME, json!({}), "0 5 * * *"),
+        ("status", status::NAME, json!({}), "*/10 * * * *"),
         ("weekly-reseal", reseal::NAME, json!({}), "0 6 * * 0"),
     ]
 }

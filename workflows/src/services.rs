@@ -8,6 +8,8 @@ use snapshot::sign::Keyring;
 use snapshot::store::Store;
 use sqlx::PgPool;
 
+use crate::prune::Keep;
+
 /// Handles and settings, made once at start.
 #[derive(Clone)]
 pub struct Services {
@@ -38,6 +40,14 @@ pub struct Settings {
     pub confirmations: u32,
     /// What to do with columns this program does not know.
     pub columns: ColumnRules,
+    /// How many snapshots are kept.
+    pub keep: Keep,
+    /// How long what nobody needs any more stays in the bucket: longer than the longest download.
+    pub prune_grace: Duration,
+    /// Age from which the newest snapshot is lagging, and from which it is stale.
+    pub lagging_after: Duration,
+    /// See `lagging_after`.
+    pub stale_after: Duration,
     /// How long a snapshot may be believed to be the newest.
     pub latest_valid: Duration,
     /// Where the bucket can be read by anyone, without a trailing slash: `url` in manifests begins with it.

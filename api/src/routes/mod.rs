@@ -1,6 +1,7 @@
 //! One file per resource.
 
 pub(crate) mod audit;
+pub(crate) mod decisions;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod health;
@@ -13,4 +14,5 @@ pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod signing_keys;
 pub(crate) mod snapshots;
+pub(crate) mod status;
 pub(crate) mod workers;

@@ -106,10 +106,21 @@ pub(crate) async fn published(state: &ApiState, id: &str, network: Option<&str>)
     let plain = is_plain(id) && network.is_none_or(is_plain);
     let mut rows = if plain { catalog::with_id(&state.services.control, network, id).await? } else { Vec::new() };
     match (rows.pop(), rows.is_empty()) {
-        (None, _) => Err(Problem::not_found("SNAPSHOT_NOT_FOUND", format!("there is no published snapshot {id}"))),
+        (None, _) => Err(absent(state, id, network.filter(|_| plain)).await?),
         (Some(row), true) => Ok(row),
         _ => Err(Problem::bad_request("VALIDATION_ERROR", "several networks have a snapshot of this id: add ?network=")),
     }
+}
+
+/// Why there is no published snapshot of an id: it was taken back, or there never was one.
+async fn absent(state: &ApiState, id: &str, network: Option<&str>) -> Result<Problem, Problem> {
+    Ok(match catalog::retraction(&state.services.control, network, id).await? {
+        Some(reason) => {
+            let detail = format!("snapshot {id} was taken back: {reason}");
+            Problem::new(StatusCode::GONE, "SNAPSHOT_RETRACTED", detail)
+        }
+        None => Problem::not_found("SNAPSHOT_NOT_FOUND", format!("there is no published snapshot {id}")),
+    })
 }
 
 /// The bytes of a snapshot's manifest.

@@ -1,7 +1,7 @@
 //! Every path in the bucket is spelled here and nowhere else.
 //!
 //! Layout (design §5): `chunks/<aa>/<sha256>.zst` is content-addressed and shared by all snapshots; what belongs to one
-//! snapshot lies under `<network>/<id>/`; the two `latest.json` are the only objects that are ever replaced.
+//! snapshot lies under `<network>/<id>/`; the two `latest.json` and `status.json` are the only objects that are ever replaced.
 
 use std::fmt;
 
@@ -20,6 +20,10 @@ pub enum Key {
     Pointer(SnapshotPath),
     /// The minisign signature of an object, under its name with `.minisig`.
     Signature(Box<Key>),
+    /// Why a snapshot was taken back; there is none beside others.
+    Retracted(SnapshotPath),
+    /// How fresh a network's newest snapshot is.
+    Status(String),
     /// A public key by its id (16 hex digits), as a `minisign.pub` file.
     PublicKey(String),
     /// Pointer to the newest snapshot of a network.
@@ -76,6 +80,8 @@ impl fmt::Display for Key {
             Self::Checksum(path) => write!(f, "{path}/snapshot.sha256"),
             Self::Manifest(path) => write!(f, "{path}/manifest.json"),
             Self::Pointer(path) => write!(f, "{path}/latest.json"),
+            Self::Retracted(path) => write!(f, "{path}/retracted.json"),
+            Self::Status(network) => write!(f, "{network}/status.json"),
             Self::Signature(signed) => write!(f, "{signed}.minisig"),
             Self::PublicKey(id) => write!(f, "signing-keys/{id}.pub"),
             Self::Latest(network) => write!(f, "{network}/latest.json"),
@@ -98,7 +104,9 @@ impl Key {
             Self::Chunk(_) | Self::Archive(_) => ("application/zstd", IMMUTABLE),
             Self::Checksum(_) | Self::Signature(_) | Self::PublicKey(_) => ("text/plain; charset=utf-8", IMMUTABLE),
             Self::Manifest(_) | Self::Pointer(_) => ("application/json", IMMUTABLE),
-            Self::Latest(_) | Self::LatestOfAll => ("application/json", "public, max-age=60"),
+            Self::Latest(_) | Self::LatestOfAll | Self::Status(_) | Self::Retracted(_) => {
+                ("application/json", "public, max-age=60")
+            }
         }
     }
 }
@@ -115,7 +123,9 @@ mod tests {
         assert_eq!(Key::Checksum(path.clone()).to_string(), "mainnet/2026-02-05.2/snapshot.sha256");
         assert_eq!(Key::Manifest(path.clone()).to_string(), "mainnet/2026-02-05.2/manifest.json");
         assert_eq!(Key::Manifest(path.clone()).signature().to_string(), "mainnet/2026-02-05.2/manifest.json.minisig");
-        assert_eq!(Key::Pointer(path).to_string(), "mainnet/2026-02-05.2/latest.json");
+        assert_eq!(Key::Pointer(path.clone()).to_string(), "mainnet/2026-02-05.2/latest.json");
+        assert_eq!(Key::Retracted(path).to_string(), "mainnet/2026-02-05.2/retracted.json");
+        assert_eq!(Key::Status("mainnet".into()).to_string(), "mainnet/status.json");
         assert_eq!(Key::PublicKey("0123456789ABCDEF".into()).to_string(), "signing-keys/0123456789ABCDEF.pub");
         assert_eq!(Key::Latest("mainnet".into()).to_string(), "mainnet/latest.json");
         assert_eq!(Key::LatestOfAll.to_string(), "latest.json");

@@ -70,6 +70,10 @@ impl Client {
         self.ask(Method::PATCH, path, Some(body)).await
     }
 
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.ask(Method::DELETE, path, None).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
         let mut request = self.request(method, path);
         if let Some(body) = body {

@@ -5,6 +5,7 @@ mod audit_log;
 mod chain;
 mod client;
 mod create;
+mod decide;
 mod demo;
 mod diff;
 mod download;
@@ -14,6 +15,7 @@ mod list;
 mod migrate;
 mod mirror;
 mod pause;
+mod prune;
 mod published;
 mod restore;
 mod run;
@@ -96,6 +98,16 @@ enum Command {
     /// Keys that sign snapshots: make, show, rotate.
     #[command(subcommand)]
     SigningKey(signing_key::SigningKeyCommand),
+    /// Take a published snapshot back; `latest` goes to the newest that is left.
+    Retract(decide::DecideArgs),
+    /// Send readers to a snapshot again.
+    Publish(decide::PublishArgs),
+    /// Keep a snapshot from being pruned.
+    Pin(decide::DecideArgs),
+    /// Let a snapshot be pruned again.
+    Unpin(decide::OneArgs),
+    /// Remove what is too old and what nobody names any more.
+    Prune(prune::PruneArgs),
     /// Show what differs between two snapshots.
     Diff(diff::DiffArgs),
     /// Download a snapshot's archive and check it.
@@ -164,6 +176,11 @@ async fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Update(args) => update::run(args, output).await,
         Command::Verify(args) => verify::run(args, output).await,
         Command::SigningKey(command) => signing_key::run(command, output),
+        Command::Retract(args) => decide::retract(args, output).await,
+        Command::Publish(args) => decide::publish(args, output).await,
+        Command::Pin(args) => decide::pin(args, output).await,
+        Command::Unpin(args) => decide::unpin(args, output).await,
+        Command::Prune(args) => prune::run(args, output).await,
         Command::Diff(args) => diff::run(args, output).await,
         Command::Download(args) => download::run(args, output).await,
     }

@@ -173,9 +173,21 @@ fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {
         network: args.source.network.clone(),
         confirmations: args.source.confirmations,
         columns: args.source.column_rules(),
+        keep: workflows::prune::Keep {
+            daily: args.life.keep_daily,
+            weekly: args.life.keep_weekly,
+            monthly: args.life.keep_monthly,
+        },
+        prune_grace: hours(args.life.prune_grace_hours),
+        lagging_after: hours(args.life.lagging_hours),
+        stale_after: hours(args.life.stale_hours),
         latest_valid: args.source.latest_valid(),
         public_base_url,
     }
+}
+
+fn hours(hours: u32) -> Duration {
+    Duration::from_secs(u64::from(hours) * 3_600)
 }
 
 fn routes(args: &ServiceArgs, state: ApiState) -> Router {

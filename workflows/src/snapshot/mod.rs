@@ -31,6 +31,9 @@ pub use plan::Plan;
 /// Name of the workflow in the ledger.
 pub const NAME: &str = "snapshot";
 
+/// Kind of the event that says why a chain was refused.
+pub const AUDIT_FAILED: &str = "snapshot.audit_failed";
+
 /// What a snapshot run is asked for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,13 +2,14 @@
 //! of them are still what they were in the snapshot before.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use engine::{Ctx, StepError};
+use engine::{Ctx, Level, StepError};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use snapshot::chunk::Heights;
 use snapshot::columns::{self, TableShape};
 use snapshot::cut::begin_export;
 use snapshot::grid::{self, GridRange};
-use snapshot::height::{self, ChainFacts};
+use snapshot::height::{self, ChainFacts, HeightError};
 use snapshot::key::{Key, SnapshotPath};
 use snapshot::writes;
 use sqlx::PgConnection;
@@ -106,7 +107,8 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
         Some(base) if !params.full => reuse::unchanged(&ctx, &mut tx, base, &now).await?,
         _ => Vec::new(),
     };
-    height::gate(&mut tx, &facts, first_unknown(&ranges, &reused, facts.first)).await.map_err(classify)?;
+    let gate = height::gate(&mut tx, &facts, first_unknown(&ranges, &reused, facts.first)).await;
+    passed(&ctx, gate).await?;
     let postgres = server_version(&mut tx).await.map_err(classify)?;
     let schema_version = last_migration(&mut tx).await.map_err(classify)?;
     drop(tx);
@@ -133,6 +135,16 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
         postgres,
         schema_version,
     })
+}
+
+/// A refused chain is an alarm, whoever reads the run's error or not.
+async fn passed(ctx: &Ctx<Services>, gate: Result<(), HeightError>) -> Result<(), StepError> {
+    let Err(error) = gate else { return Ok(()) };
+    if !matches!(error, HeightError::Database(_)) {
+        tracing::error!(problem = %error, "the chain was refused");
+        ctx.event(Level::Error, super::AUDIT_FAILED, json!({ "problem": error.to_string() })).await?;
+    }
+    Err(classify(error))
 }
 
 /// The lowest height that the gate must look at: everything below lies in ranges that passed it before and are unchanged.

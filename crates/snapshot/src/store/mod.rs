@@ -4,6 +4,7 @@
 //! Invariant: nothing here overwrites an object without a condition.
 
 mod error;
+mod list;
 mod multipart;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
 pub use error::StoreError;
+pub use list::{Listed, OpenUpload};
 pub use multipart::{CompletedPart, MIN_PART_BYTES, part_bytes};
 
 use crate::buffer::mapped;
@@ -219,7 +221,19 @@ impl Store {
     /// # Errors
     /// Unreachable or refused.
     pub async fn get(&self, key: &Key) -> Result<Option<(Bytes, String)>, StoreError> {
-        let object = match self.open(&key.to_string(), None).await {
+        self.read(&key.to_string()).await
+    }
+
+    /// As [`Store::get`], for a key from a listing, without its etag.
+    ///
+    /// # Errors
+    /// Unreachable or refused.
+    pub async fn get_at(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.read(key).await?.map(|(bytes, _)| bytes))
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<(Bytes, String)>, StoreError> {
+        let object = match self.open(key, None).await {
             Err(StoreError::Missing { .. }) => return Ok(None),
             other => other?,
         };

@@ -80,8 +80,8 @@ impl Store {
     ///
     /// # Errors
     /// Unreachable or refused.
-    pub async fn abort_upload(&self, key: &Key, upload_id: &str) -> Result<(), StoreError> {
-        let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.to_string()).upload_id(upload_id);
+    pub async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<(), StoreError> {
+        let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(upload_id);
         match request.send().await.map_err(|error| sort(format!("abort upload of `{key}`"), error)) {
             Ok(_) | Err(StoreError::Missing { .. }) => Ok(()),
             Err(StoreError::Refused { code, .. }) if code == "NoSuchUpload" => Ok(()),

@@ -1,0 +1,89 @@
+//! Step `sweep`: deletes the objects of snapshots whose grace time is over, the condemned chunks, and forgotten uploads.
+//!
+//! It looks at the bucket a second time: a chunk that a manifest names by now stays. A snapshot's manifest goes last, so that
+//! an attempt after a crash finds what is left.
+
+use engine::{Ctx, StepError};
+use snapshot::key::{Key, SnapshotPath};
+use snapshot::store::StoreError;
+
+use super::look::look;
+use super::{Params, Pruned, rows};
+use crate::catalog;
+use crate::services::Services;
+use crate::step_error::classify;
+
+pub(super) async fn run(ctx: Ctx<Services>, mut pruned: Pruned) -> Result<Pruned, StepError> {
+    if pruned.dry_run {
+        return Ok(pruned);
+    }
+    let services = ctx.services();
+    let network = ctx.params::<Params>()?.network.unwrap_or_default();
+    let grace = services.settings.prune_grace;
+    for id in rows::overdue(&services.control, &network, grace).await.map_err(classify)? {
+        pruned.bytes += remove(services, &SnapshotPath::new(&network, &id)).await?;
+        rows::deleted(&services.control, &network, &id).await.map_err(classify)?;
+        pruned.removed.push(id);
+    }
+    pruned.uploads = abort_uploads(services, &network).await?;
+    if rows::cutting(&services.control).await.map_err(classify)?.is_some() {
+        pruned.skipped.get_or_insert_with(|| "a snapshot is being cut".into());
+        return Ok(pruned);
+    }
+    delete_condemned(&ctx, &mut pruned).await?;
+    Ok(pruned)
+}
+
+/// Deletes everything that lies under a snapshot's own name; returns its size.
+async fn remove(services: &Services, path: &SnapshotPath) -> Result<u64, StepError> {
+    let manifest = Key::Manifest(path.clone()).to_string();
+    let mut bytes = 0;
+    for object in services.store.list(&format!("{path}/")).await.map_err(classify)? {
+        bytes += object.bytes;
+        if object.key != manifest {
+            services.store.delete_at(&object.key).await.map_err(classify)?;
+        }
+    }
+    services.store.delete_at(&manifest).await.map_err(classify)?;
+    Ok(bytes)
+}
+
+async fn delete_condemned(ctx: &Ctx<Services>, pruned: &mut Pruned) -> Result<(), StepError> {
+    let services = ctx.services();
+    let condemned = rows::condemned(&services.control, ctx.run().0).await.map_err(classify)?;
+    if condemned.is_empty() {
+        return Ok(());
+    }
+    let seen = look(services).await?;
+    let total = condemned.len() as u64;
+    for (done, (key, bytes)) in condemned.into_iter().enumerate() {
+        if ctx.stopping() {
+            return Err(StepError::Yield);
+        }
+        if !seen.named.contains(&key) {
+            services.store.delete_at(&key).await.map_err(classify)?;
+            pruned.chunks += 1;
+            pruned.bytes += bytes.unsigned_abs();
+        }
+        rows::gone(&services.control, &key).await.map_err(classify)?;
+        ctx.progress(done as u64 + 1, total, "chunks");
+    }
+    Ok(())
+}
+
+/// Uploads that no run goes on with: those in our rows, and those that only the server knows of.
+async fn abort_uploads(services: &Services, network: &str) -> Result<usize, StepError> {
+    let grace = services.settings.prune_grace;
+    let mut aborted = 0;
+    let mine = rows::stale_uploads(&services.control, grace).await.map_err(classify)?;
+    let open = services.store.open_uploads(&format!("{network}/"), grace).await.map_err(classify)?;
+    let stale = mine.into_iter().chain(open.into_iter().map(|upload| (upload.key, upload.id)));
+    for (key, id) in stale {
+        match services.store.abort_upload(&key, &id).await {
+            Ok(()) | Err(StoreError::Missing { .. }) => aborted += 1,
+            Err(error) => return Err(classify(error)),
+        }
+        catalog::end_upload(&services.control, &key).await.map_err(classify)?;
+    }
+    Ok(aborted)
+}

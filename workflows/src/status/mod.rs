@@ -1,0 +1,239 @@
+//! How fresh the newest snapshot is, in one word and in figures: `<network>/status.json` in the bucket, and `GET /status`.
+//!
+//! Judged is what `latest` points at, never what is being cut. The object says when it was written and which ages mean what, so
+//! that a reader sees a service that stopped writing as well.
+
+mod figures;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use engine::{Ctx, Queue, StartRun, StepError, Workflow};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use snapshot::key::Key;
+use snapshot::manifest::Pointer;
+use snapshot::store::StoreError;
+
+use crate::newest::start_on_network;
+use crate::services::Services;
+use crate::start::BadParams;
+use crate::step_error::Classify;
+
+pub use figures::{ChainFigures, Gap, LastRun};
+
+/// Name of the workflow in the ledger.
+pub const NAME: &str = "status";
+
+/// One word about a network's snapshots; the worst that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The last run refused the chain, or scrubbing found history that differs from what was published.
+    FailedAudit,
+    /// The indexed chain has gaps, so the next snapshot will be refused.
+    Gap,
+    /// The newest snapshot is far too old, or there is none.
+    Stale,
+    /// The newest snapshot is older than it should be.
+    Lagging,
+    /// All is well.
+    Fresh,
+}
+
+/// The newest snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Newest {
+    /// Its id.
+    pub id: String,
+    /// Its number.
+    pub sequence: u64,
+    /// Its highest block.
+    pub block_height: u64,
+    /// When it was cut.
+    pub created_at: DateTime<Utc>,
+    /// Its age.
+    pub age_seconds: u64,
+    /// Blocks of the indexed chain above it.
+    pub blocks_behind: u64,
+}
+
+/// The state of a network's snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Freshness {
+    /// Format version, 1.
+    pub version: u32,
+    /// For example `mainnet`.
+    pub network: String,
+    /// When this was found.
+    pub at: DateTime<Utc>,
+    /// In one word.
+    pub state: State,
+    /// What `latest` points at.
+    pub snapshot: Option<Newest>,
+    /// The indexed chain.
+    pub chain: ChainFigures,
+    /// Why the last run refused the chain, if it did.
+    pub audit_problem: Option<String>,
+    /// Ranges of published history that differ from the database or the bucket, and wait for the next snapshot.
+    pub changed_ranges: u64,
+    /// The last run of the snapshot workflow.
+    pub last_run: Option<LastRun>,
+    /// Age from which a snapshot is called lagging.
+    pub lagging_after_seconds: u64,
+    /// Age from which it is called stale.
+    pub stale_after_seconds: u64,
+}
+
+/// Why the state cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// A database's answer.
+    #[error("a database does not answer")]
+    Database(#[from] sqlx::Error),
+    /// The bucket's answer.
+    #[error("the bucket does not answer")]
+    Bucket(#[from] StoreError),
+    /// The pointer is not one.
+    #[error("`latest` cannot be read")]
+    Pointer(#[from] serde_json::Error),
+}
+
+impl Classify for StatusError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Database(error) => error.is_retryable(),
+            Self::Bucket(error) => error.is_retryable(),
+            Self::Pointer(_) => false,
+        }
+    }
+}
+
+/// Finds the state of a network.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn find(services: &Services, network: &str) -> Result<Freshness, StatusError> {
+    let pointer: Option<Pointer> = match services.store.get(&Key::Latest(network.to_owned())).await? {
+        Some((bytes, _)) => Some(serde_json::from_slice(&bytes)?),
+        None => None,
+    };
+    let chain = figures::chain(&services.indexed).await?;
+    let last_run = figures::last_run(&services.control, network).await?;
+    let audit_problem = match &last_run {
+        Some(run) => figures::audit_problem(&services.control, run).await?,
+        None => None,
+    };
+    let changed_ranges = figures::changed_ranges(&services.control, network).await?;
+    let at = Utc::now();
+    let (lagging, stale) = (services.settings.lagging_after, services.settings.stale_after);
+    let snapshot = pointer.as_ref().map(|pointer| newest(pointer, at, &chain));
+    let faulty = audit_problem.is_some() || changed_ranges > 0;
+    let state = judge(faulty, chain.missing_blocks > 0, snapshot.as_ref().map(|one| one.age_seconds), (lagging, stale));
+    Ok(Freshness {
+        version: 1,
+        network: network.to_owned(),
+        at,
+        state,
+        snapshot,
+        chain,
+        audit_problem,
+        changed_ranges,
+        last_run,
+        lagging_after_seconds: lagging.as_secs(),
+        stale_after_seconds: stale.as_secs(),
+    })
+}
+
+fn newest(pointer: &Pointer, at: DateTime<Utc>, chain: &ChainFigures) -> Newest {
+    let created_at = pointer.created_at.parse().unwrap_or(at);
+    Newest {
+        id: pointer.snapshot_id.clone(),
+        sequence: pointer.sequence,
+        block_height: pointer.block_height,
+        created_at,
+        age_seconds: (at - created_at).num_seconds().max(0).unsigned_abs(),
+        blocks_behind: chain.tip.unwrap_or_default().saturating_sub(pointer.block_height),
+    }
+}
+
+fn judge(faulty: bool, gap: bool, age: Option<u64>, (lagging, stale): (Duration, Duration)) -> State {
+    match age {
+        _ if faulty => State::FailedAudit,
+        _ if gap => State::Gap,
+        None => State::Stale,
+        Some(age) if age >= stale.as_secs() => State::Stale,
+        Some(age) if age >= lagging.as_secs() => State::Lagging,
+        Some(_) => State::Fresh,
+    }
+}
+
+/// Writes `status.json`. Nothing depends on it, so a failure is logged and no more.
+pub(crate) async fn write(services: &Services, network: &str) {
+    if let Err(error) = try_write(services, network).await {
+        tracing::warn!(network, error = %error, "status.json could not be written");
+    }
+}
+
+async fn try_write(services: &Services, network: &str) -> Result<Freshness, StatusError> {
+    let found = find(services, network).await?;
+    let body = Bytes::from(serde_json::to_vec_pretty(&found)?);
+    let key = Key::Status(network.to_owned());
+    let etag = services.store.head(&key).await?.map(|meta| meta.etag);
+    match services.store.put_if_match(&key, body, etag.as_deref()).await {
+        // Somebody else wrote it at the same moment: it is as new as ours.
+        Ok(_) | Err(StoreError::Precondition { .. } | StoreError::Missing { .. }) => Ok(found),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a status run is asked for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    #[serde(default)]
+    network: Option<String>,
+}
+
+/// One step: write it.
+pub fn workflow() -> Workflow<Services> {
+    Workflow::named(NAME, 1).step("write", run).queue(Queue::Control)
+}
+
+async fn run(ctx: Ctx<Services>, params: Params) -> Result<Freshness, StepError> {
+    try_write(ctx.services(), &params.network.unwrap_or_default()).await.map_err(crate::step_error::classify)
+}
+
+/// Resolves the network.
+pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
+    let params = if params.is_null() { json!({}) } else { params };
+    match serde_json::from_value::<Params>(params) {
+        Ok(Params { network }) => start_on_network(services, NAME, network, |network| json!({ "network": network })),
+        Err(error) => {
+            let refused = BadParams::Params { workflow: NAME, problem: error.to_string() };
+            futures::future::ready(Err(refused)).boxed()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_that_holds_is_said() {
+        let limits = (Duration::from_secs(100), Duration::from_secs(200));
+        assert_eq!(judge(false, false, Some(99), limits), State::Fresh);
+        assert_eq!(judge(false, false, Some(100), limits), State::Lagging);
+        assert_eq!(judge(false, false, Some(200), limits), State::Stale);
+        assert_eq!(judge(false, false, None, limits), State::Stale);
+        assert_eq!(judge(false, true, Some(0), limits), State::Gap);
+        assert_eq!(judge(true, true, Some(0), limits), State::FailedAudit);
+        assert_eq!(serde_json::to_value(State::FailedAudit).unwrap(), "failed-audit");
+    }
+}
