@@ -52,11 +52,15 @@ mod signing;
 mod snapshot_bad_bucket;
 mod snapshot_bad_input;
 mod snapshot_crash;
+mod snapshot_decisions;
 mod snapshot_genuine;
 mod snapshot_incremental;
+mod snapshot_maintenance_crash;
+mod snapshot_prune;
 mod snapshot_publish;
 mod snapshot_restore;
 mod snapshot_scrub;
+mod snapshot_status;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic_load;

@@ -48,7 +48,7 @@ async fn the_bucket_holds_what_the_manifest_names_and_nothing_else() {
     expected.extend(signed.iter().flat_map(|key| [key.to_string(), key.signature().to_string()]));
     expected.push(Key::Archive(path).to_string());
     expected.extend(site.keyring().published().unwrap().into_iter().map(|key| Key::PublicKey(key.id).to_string()));
-    expected.extend(["latest.json".to_owned(), "mainnet/latest.json".to_owned()]);
+    expected.extend(["latest.json".to_owned(), "mainnet/latest.json".to_owned(), "mainnet/status.json".to_owned()]);
     expected.sort();
     expected.dedup();
     assert_eq!(site.keys(), expected);

@@ -200,12 +200,18 @@ impl ServiceProcess {
         self.http.post(format!("{}/workflows/snapshot/runs", self.url)).json(params).send().await.unwrap()
     }
 
-    /// Runs a workflow to its end, which must be a good one, and returns the run.
-    pub(crate) async fn complete(&self, workflow: &str, params: &Value) -> Value {
+    /// Starts a run of any workflow and returns its id.
+    pub(crate) async fn begin(&self, workflow: &str, params: &Value) -> String {
         let answer = self.http.post(format!("{}/workflows/{workflow}/runs", self.url)).json(params).send().await.unwrap();
         assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
         let body: Value = answer.json().await.unwrap();
-        let ended = self.ended(body["runId"].as_str().unwrap()).await;
+        body["runId"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs a workflow to its end, which must be a good one, and returns the run.
+    pub(crate) async fn complete(&self, workflow: &str, params: &Value) -> Value {
+        let run = self.begin(workflow, params).await;
+        let ended = self.ended(&run).await;
         assert_eq!(ended["state"], "succeeded", "{ended:#}");
         ended
     }

@@ -13,7 +13,7 @@ fn lines() -> [(&'static str, &'static str, Value, &'static str); 6] {
         ("nightly-scrub", scrub::NAME, json!({ "percent": 2 }), "0 4 * * 1-6"),
         ("weekly-scrub", scrub::NAME, json!({ "percent": 100 }), "0 4 * * 0"),
         ("daily-prune", prune::NAME, json!({}), "0 5 * * *"),
-        ("status", status::NAME, json!({}), "*/10 * * * *"),
+        ("status", status::NAME, json!({}), "25 * * * *"),
         ("weekly-reseal", reseal::NAME, json!({}), "0 6 * * 0"),
     ]
 }

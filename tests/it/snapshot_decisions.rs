@@ -1,0 +1,91 @@
+//! What people decide about snapshots: taking back, publishing again; and that `latest` never goes where something is missing.
+
+use serde_json::{Value, json};
+use snapshot::key::Key;
+use snapshot::manifest::Pointers;
+
+use crate::support::{Ran, ServiceProcess, Site, cut, grow, growing_site, run};
+
+async fn command(site: &Site, service: &ServiceProcess, args: &[&str]) -> Ran {
+    let mut command = site.command();
+    command.env("SNAPSHOTS_URL", &service.url).args(args).arg("--json");
+    run(&mut command).await
+}
+
+/// Id of the snapshot that every pointer names.
+async fn latest(site: &Site, service: &ServiceProcess) -> Option<String> {
+    let answer = service.get("/mainnet/latest").await;
+    let named = (answer.status() == 200).then_some(answer);
+    let named = match named {
+        Some(answer) => answer.json::<Value>().await.unwrap()["snapshot_id"].as_str().map(str::to_owned),
+        None => None,
+    };
+    let root: Pointers =
+        serde_json::from_slice(&std::fs::read(site.objects().join(Key::LatestOfAll.to_string())).unwrap()).unwrap();
+    assert_eq!(root.networks.get("mainnet").map(|pointer| pointer.snapshot_id.clone()), named);
+    named
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_taken_back_and_published_again_with_a_reason() {
+    let site = growing_site(300, 249).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, _) = cut(&service, &pool, json!({})).await;
+    grow(&pool, 299).await;
+    let (second, _) = cut(&service, &pool, json!({})).await;
+    let (one, two) = (first.snapshot_id.as_str(), second.snapshot_id.as_str());
+    let notice = site.objects().join(Key::Retracted(second.path()).to_string());
+
+    command(&site, &service, &["retract", "1999-01-01", "--reason", "x"]).await.error_with(4, &["1999-01-01"]);
+    command(&site, &service, &["retract", two, "--reason", " "]).await.error(2);
+    command(&site, &service, &["retract", two, "--reason", "wrong rows at 280"]).await.result();
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(one));
+    let answer = service.get(&format!("/snapshots/{two}")).await;
+    assert_eq!(answer.status(), 410);
+    let problem: Value = answer.json().await.unwrap();
+    assert!(problem["detail"].as_str().unwrap().contains("wrong rows at 280"), "{problem}");
+    assert_eq!(service.json("/snapshots").await["data"].as_array().unwrap().len(), 1);
+    let said: Value = serde_json::from_slice(&std::fs::read(&notice).unwrap()).unwrap();
+    assert_eq!((&said["id"], &said["reason"]), (&json!(two), &json!("wrong rows at 280")));
+
+    command(&site, &service, &["publish", two, "--reason", "it was right"]).await.result();
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
+    assert!(!notice.exists());
+    command(&site, &service, &["publish", one, "--reason", "no way back"]).await.result();
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(two), "never backwards");
+    command(&site, &service, &["publish", one, "--reason", "back", "--back"]).await.result();
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(one));
+    let acts: Vec<(String, String)> =
+        sqlx::query_as("select act, actor from snapshots.audit_log order by id").fetch_all(&pool).await.unwrap();
+    let act = |act: &str| (act.to_owned(), "local".to_owned());
+    let publish = || act("snapshot.publish");
+    assert_eq!(acts, [act("snapshot.retract"), publish(), publish(), publish()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_to_a_snapshot_of_which_an_object_is_missing_or_cut_short() {
+    let site = growing_site(300, 249).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, _) = cut(&service, &pool, json!({})).await;
+    grow(&pool, 299).await;
+    let (second, _) = cut(&service, &pool, json!({})).await;
+    let (one, two) = (first.snapshot_id.as_str(), second.snapshot_id.as_str());
+    let lost = Key::Chunk(first.chunks.iter().find(|chunk| chunk.table == "events").unwrap().sha256.clone()).to_string();
+    std::fs::remove_file(site.objects().join(&lost)).unwrap();
+    command(&site, &service, &["publish", one, "--reason", "back", "--back"]).await.error_with(1, &[&lost, "is missing"]);
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
+
+    command(&site, &service, &["retract", two, "--reason", "bad"]).await.result();
+    assert_eq!(latest(&site, &service).await, None, "the only other one is not complete");
+    let archive = site.objects().join(Key::Archive(second.path()).to_string());
+    let bytes = std::fs::read(&archive).unwrap();
+    std::fs::write(&archive, &bytes[..bytes.len() - 1]).unwrap();
+    let refused = command(&site, &service, &["publish", two, "--reason", "again"]).await;
+    refused.error_with(1, &[&Key::Archive(second.path()).to_string(), "instead of"]);
+    assert_eq!(latest(&site, &service).await, None);
+    std::fs::write(&archive, bytes).unwrap();
+    command(&site, &service, &["publish", two, "--reason", "again"]).await.result();
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
+}
