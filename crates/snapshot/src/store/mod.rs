@@ -239,7 +239,7 @@ impl Store {
         };
         let etag = object.etag.clone();
         let mut body = mapped(usize::try_from(object.bytes).unwrap_or_default());
-        object.append_to(&key.to_string(), &mut body).await?;
+        object.append_to(key, &mut body).await?;
         Ok(Some((Bytes::from(body), etag)))
     }
 
