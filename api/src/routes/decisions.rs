@@ -25,8 +25,8 @@ pub(crate) fn router() -> Router<ApiState> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Reason {
-    reason: String,
+struct Wanted {
+    reason: Option<String>,
     /// `publish`: also if a newer one is published.
     #[serde(default)]
     back: bool,
@@ -61,19 +61,15 @@ async fn decide(
     workflow: &str,
     (state, id, network): (&ApiState, &str, Option<&str>),
     asked: &Asked,
-    body: &Bytes,
+    bytes: &Bytes,
 ) -> Result<Response, Problem> {
-    let reason = reason(body)?;
+    let wanted: Wanted = body::object(bytes)?;
+    let reason = body::reason(wanted.reason.as_deref())?;
     let network = known(state, id, network).await?;
-    let params = json!({ "id": id, "network": network, "reason": reason.reason, "actor": asked.actor, "back": reason.back });
+    let params = json!({ "id": id, "network": network, "reason": reason, "actor": asked.actor, "back": wanted.back });
     let request = workflows::prepare(&state.services, workflow, params).await?;
-    let started = state.engine.start_once(&request, asked.key(body).as_ref(), &asked.actor).await?;
+    let started = state.engine.start_once(&request, asked.key(bytes).as_ref(), &asked.actor).await?;
     Ok(accepted(started, json!({ "state": "queued" })))
-}
-
-fn reason(body: &Bytes) -> Result<Reason, Problem> {
-    serde_json::from_value(body::value(body)?)
-        .map_err(|error| Problem::bad_request("VALIDATION_ERROR", format!("say why, as {{\"reason\": \"…\"}}: {error}")))
 }
 
 async fn pin(
@@ -83,11 +79,9 @@ async fn pin(
     Query(query): Query<NetworkQuery>,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    let reason = reason(&body)?;
-    if reason.reason.trim().is_empty() {
-        return Err(Problem::bad_request("VALIDATION_ERROR", "reason is empty: say why it is kept"));
-    }
-    set_pin(&state, (&id, query.network.as_deref()), Some(&reason.reason), &actor.0).await
+    let wanted: Wanted = body::object(&body)?;
+    let reason = body::reason(wanted.reason.as_deref())?;
+    set_pin(&state, (&id, query.network.as_deref()), Some(&reason), &actor.0).await
 }
 
 async fn unpin(
