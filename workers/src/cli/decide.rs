@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{Client, ClientArgs};
-use super::create::follow;
 use super::show::snapshot_id;
+use super::watch::follow;
 use crate::output::Output;
 
 #[derive(Args)]

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{Client, ClientArgs};
-use super::create::follow;
+use super::watch::follow;
 use crate::output::{Output, bytes};
 
 #[derive(Args)]
