@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""Daily snapshots of a growing chain against a full cut, and the splice of the archive against tar and zstd.
+
+`./run bench incremental [--blocks N] [--days N] [--work DIR]`. The chain grows by 2 % a day; the last day is cut once more in
+full, on the same data and the same bucket. It writes docs/benchmarks.* only for a chain of the size that the targets are about.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import measure
+import report
+from daily import numbers, text
+from service import Broken, Service, run
+from snapshot import FULL_BLOCKS, epoch, idle, say
+
+SHARE = 0.02
+# Steps that make the archive of the chunks; all others read the database and store chunks and manifest.
+ARCHIVE_STEPS = ["checksum", "upload"]
+TABLES = [("blocks", "height"), ("transactions", "block_height"), ("events", "block_height")]
+
+
+@dataclass
+class Cut:
+    """One run of the snapshot workflow."""
+
+    height: int
+    whole: measure.Cost
+    chunks: measure.Cost
+    archive: measure.Cost
+    # Bytes of chunks and manifest that were not in the bucket before.
+    stored_bytes: int
+    ranges_cut: int
+    ranges: int
+    decided_by: str = ""
+
+
+@dataclass
+class Findings:
+    """All that was measured."""
+
+    chain: dict
+    idle: measure.Cost
+    days: list
+    full: list
+    splice: list = field(default_factory=list)
+    stock: list = field(default_factory=list)
+    archive_bytes: int = 0
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="./run bench incremental", description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=FULL_BLOCKS, help=f"length of the first day's chain; below {FULL_BLOCKS} nothing is recorded")
+    parser.add_argument("--days", type=int, default=10, help="daily runs")
+    parser.add_argument("--rounds", type=int, default=2, help="full cuts, and archives made by each side")
+    parser.add_argument("--work", type=Path, help="directory to use and to keep")
+    return parser.parse_args()
+
+
+def prepare(service, args):
+    """Loads a chain that is long enough for all days, and lets what belongs to later days wait in a schema of its own."""
+    service.sql("alter system set autovacuum = off")
+    service.sql("select pg_reload_conf()")
+    daily = round(args.blocks * SHARE)
+    blocks = args.blocks + daily * args.days
+    say(f"generating {blocks} blocks")
+    service.command("chain", "generate", "--blocks", blocks, "--into", "env", env={"DATABASE_URL": service.database_url()})
+    service.sql("create schema waiting")
+    for table, height in TABLES:
+        service.sql(f"create table waiting.{table} as select * from public.{table} where {height} >= {args.blocks}")
+        service.sql(f"create index on waiting.{table} ({height})")
+    for table, height in reversed(TABLES):
+        service.sql(f"delete from public.{table} where {height} >= {args.blocks}")
+    service.sql("vacuum (full, analyze) public.events, public.transactions, public.blocks")
+    service.sql("vacuum (analyze)")
+    counts = {table: int(service.sql(f"select count(*) from public.{table}")) for table, _ in TABLES}
+    return counts | {"daily": daily, "database_bytes": int(service.sql("select pg_database_size(current_database())"))}
+
+
+def grow(service, low, high):
+    """A day passes: as an indexer does, rows are inserted block by block's worth, parents first."""
+    for table, height in TABLES:
+        service.sql(f"insert into public.{table} select * from waiting.{table} where {height} >= {low} and {height} < {high} order by {height}")
+    # What autovacuum would have done meanwhile, were it not switched off.
+    service.sql("vacuum (analyze) public.events, public.transactions, public.blocks")
+    settle(service)
+
+
+def settle(service):
+    """A night begins with nothing left to be written, and with PostgreSQL's counters handed over."""
+    service.sql("checkpoint")
+    os.sync()
+    time.sleep(1)
+
+
+def objects(service):
+    root = service.dir / "s3/objects/snapshots"
+    return {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
+
+
+def cut(service, meter, full=False):
+    before = objects(service)
+    params = '{"full": true}' if full else "{}"
+    with measure.Sampler(service.servers) as sampler:
+        started, whole = meter.cost(lambda: start_and_watch(service, params))
+    found = service.get(f"/runs/{started['runId']}")
+    if found["state"] != "succeeded":
+        raise Broken(f"the run {found['state']}: {found.get('error')}")
+    new = {key: size for key, size in objects(service).items() if key not in before}
+    reuse = service.sql(f"select data from snapshots.event where run_id = '{started['runId']}' and kind = 'snapshot.reuse'")
+    return describe(sampler, found, whole, new, reuse)
+
+
+def start_and_watch(service, params):
+    started = service.command("run", "start", "snapshot", "--params", params, "--url", service.url)
+    service.command("run", "watch", started["runId"], "--url", service.url)
+    return started
+
+
+def describe(sampler, found, whole, new, reuse):
+    archive = step_cost(sampler, found, ARCHIVE_STEPS)
+    names = list(whole.cpu)
+    chunks = measure.Cost(whole.wall - archive.wall, {name: whole.cpu[name] - archive.cpu.get(name, 0) for name in names})
+    stored = sum(size for key, size in new.items() if key.startswith("chunks/") or key.endswith("manifest.json"))
+    children = sum(1 for step in found["steps"] if step["name"] == "dump" and step["kind"] == "child") - 1
+    told = json.loads(reuse) if reuse else {}
+    ranges = told.get("ranges", children)
+    return Cut(found["snapshot"]["blockHeight"], whole, chunks, archive, stored, children, ranges, told.get("decidedBy", "–"))
+
+
+def step_cost(sampler, found, steps):
+    """Cost of some steps, from the first's start to the last's end, one after the other."""
+    total = measure.Cost()
+    for step in found["steps"]:
+        if step["name"] in steps and step["startedAt"]:
+            total = total + sampler.between(epoch(step["startedAt"]), epoch(step["doneAt"]))
+    return total
+
+
+def newest_archive(service):
+    root = service.dir / "s3/objects/snapshots"
+    return max(root.glob("*/*/snapshot-*.tar.zst"), key=lambda path: path.stat().st_mtime)
+
+
+def stock(meter, directory):
+    """tar and zstd over the directory that the archive holds, which lies there extracted."""
+    target = directory / "again.tar.zst"
+    _, cost = meter.cost(lambda: run("bash", "-c", 'set -o pipefail; tar -C "$1" -cf - snapshot | zstd -3 -T2 -q -f -o "$2"', "tar", directory, target))
+    target.unlink()
+    return cost
+
+
+def extract(archive, directory):
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    run("tar", "--zstd", "-xf", archive, "-C", directory)
+
+
+def benchmark(service, args, work):
+    chain = prepare(service, args)
+    time.sleep(2)
+    meter = measure.Meter(service.servers)
+    findings = Findings(chain, idle(service), [], [])
+    settle(service)
+    first = cut(service, meter)
+    say(f"first snapshot: {first.chunks.total:.1f} CPU s for its chunks, {first.stored_bytes / 1e6:.1f} MB stored")
+    low = args.blocks
+    for day in range(args.days):
+        grow(service, low, low + chain["daily"])
+        low += chain["daily"]
+        found = cut(service, meter)
+        findings.days.append(found)
+        say(f"day {day + 1}: {found.chunks.total:.2f} CPU s, {found.stored_bytes / 1e6:.2f} MB, {found.ranges_cut} of {found.ranges} ranges, by {found.decided_by}")
+    for number in range(args.rounds):
+        service.forget_snapshots()
+        settle(service)
+        found = cut(service, meter, full=True)
+        findings.full.append(found)
+        findings.splice.append(found.archive)
+        archive = newest_archive(service)
+        findings.archive_bytes = archive.stat().st_size
+        extract(archive, work / "extracted")
+        settle(service)
+        findings.stock.append(stock(meter, work / "extracted"))
+        say(f"full cut {number + 1}: {found.chunks.total:.1f} CPU s, {found.stored_bytes / 1e6:.1f} MB; archive {found.archive.total:.1f} CPU s, tar and zstd {findings.stock[-1].total:.1f}")
+    print(text(findings))
+    if args.blocks >= FULL_BLOCKS and args.days >= 10:
+        report.publish("incremental", numbers(findings), text(findings))
+    else:
+        say("a trial: docs/benchmarks.* stay as they are")
+
+
+def main():
+    args = arguments()
+    binary = os.environ.get("SNAPSHOTS_BIN")
+    if not binary:
+        raise Broken("SNAPSHOTS_BIN does not name the binary: use `./run bench incremental`")
+    work = args.work or Path(tempfile.mkdtemp(prefix="snapshots-bench-"))
+    work.mkdir(parents=True, exist_ok=True)
+    # Under root PostgreSQL runs as another user, who must be able to pass.
+    work.chmod(0o711)
+    service = Service(binary, work.resolve())
+    try:
+        benchmark(service, args, work.resolve())
+    finally:
+        service.stop()
+        if not args.work:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Broken as problem:
+        sys.exit(f"bench: {problem}")
