@@ -36,7 +36,8 @@ async fn killed_in(step: &str) {
     let ended = second.ended(&run).await;
     assert_eq!(ended["state"], "succeeded", "{ended:#}");
     let after = objects(&site);
-    for (key, stat) in &before {
+    // What tells how things stand is written again and again.
+    for (key, stat) in before.iter().filter(|(key, _)| !key.ends_with("/status.json")) {
         assert_eq!(after.get(key), Some(stat), "{key} was written again after the kill in `{step}`");
     }
     let manifests: Vec<&String> = after.keys().filter(|key| key.ends_with("manifest.json")).collect();

@@ -103,10 +103,12 @@ async fn one(
 
 /// The published snapshot of an id.
 pub(crate) async fn published(state: &ApiState, id: &str, network: Option<&str>) -> Result<SnapshotRow, Problem> {
-    let plain = is_plain(id) && network.is_none_or(is_plain);
-    let mut rows = if plain { catalog::with_id(&state.services.control, network, id).await? } else { Vec::new() };
+    if !is_plain(id) || !network.is_none_or(is_plain) {
+        return Err(never_was(id));
+    }
+    let mut rows = catalog::with_id(&state.services.control, network, id).await?;
     match (rows.pop(), rows.is_empty()) {
-        (None, _) => Err(absent(state, id, network.filter(|_| plain)).await?),
+        (None, _) => Err(absent(state, id, network).await?),
         (Some(row), true) => Ok(row),
         _ => Err(Problem::bad_request("VALIDATION_ERROR", "several networks have a snapshot of this id: add ?network=")),
     }
@@ -119,8 +121,12 @@ async fn absent(state: &ApiState, id: &str, network: Option<&str>) -> Result<Pro
             let detail = format!("snapshot {id} was taken back: {reason}");
             Problem::new(StatusCode::GONE, "SNAPSHOT_RETRACTED", detail)
         }
-        None => Problem::not_found("SNAPSHOT_NOT_FOUND", format!("there is no published snapshot {id}")),
+        None => never_was(id),
     })
+}
+
+fn never_was(id: &str) -> Problem {
+    Problem::not_found("SNAPSHOT_NOT_FOUND", format!("there is no published snapshot {id}"))
 }
 
 /// The bytes of a snapshot's manifest.

@@ -82,7 +82,7 @@ pub struct Freshness {
     pub audit_problem: Option<String>,
     /// Ranges of published history that differ from the database or the bucket, and wait for the next snapshot.
     pub changed_ranges: u64,
-    /// The last run of the snapshot workflow.
+    /// The last run of the snapshot workflow; not in the bucket.
     pub last_run: Option<LastRun>,
     /// Age from which a snapshot is called lagging.
     pub lagging_after_seconds: u64,
@@ -182,7 +182,9 @@ pub(crate) async fn write(services: &Services, network: &str) {
 
 async fn try_write(services: &Services, network: &str) -> Result<Freshness, StatusError> {
     let found = find(services, network).await?;
-    let body = Bytes::from(serde_json::to_vec_pretty(&found)?);
+    // What everybody may read holds no row of our ledger.
+    let public = Freshness { last_run: None, ..found.clone() };
+    let body = Bytes::from(serde_json::to_vec_pretty(&public)?);
     let key = Key::Status(network.to_owned());
     let etag = services.store.head(&key).await?.map(|meta| meta.etag);
     match services.store.put_if_match(&key, body, etag.as_deref()).await {
