@@ -1,7 +1,7 @@
 //! Reads published snapshots from where they are: an HTTP address, a bucket, or a directory that mirrors one. Nothing of this
 //! service need run.
 //!
-//! Not a judge: what comes back is what was stored, in full length; [`opened`] and [`Source::chunk`] check it against
+//! Not a judge: what comes back is what was stored, in full length; `opened` and [`Source::chunk`] check it against
 //! signatures and digests. Invariant: a connection that breaks costs the rest of one object's range, never the object.
 
 mod error;
