@@ -4,7 +4,7 @@
 use std::io::{IsTerminal, Write};
 
 use engine::CaptureLayer;
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
@@ -27,8 +27,9 @@ impl Logs {
             true => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
             false => lines.with_filter(filter).boxed(),
         };
-        // What an attempt keeps does not depend on what is shown.
-        let capture = CaptureLayer::new().with_filter(LevelFilter::INFO);
+        // What an attempt keeps does not depend on what is shown. Libraries' spans stay off: they are entered at every poll.
+        let ours = ["chain", "engine", "snapshot", "workers", "workflows"].map(|target| (target, LevelFilter::INFO));
+        let capture = CaptureLayer::new().with_filter(Targets::new().with_default(LevelFilter::WARN).with_targets(ours));
         let _ = tracing_subscriber::registry().with(lines).with(capture).try_init();
     }
 }
