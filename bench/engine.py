@@ -8,11 +8,8 @@ one with its durable settings. With `--only` nothing is recorded.
 import argparse
 import http.client
 import json
-import os
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -20,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import measure
 import report
 from report import Number
-from service import Broken, Service, run
+from service import Broken, Service, binary, run, start, work_directory
 
 IDLE_SECONDS = 20
 FILL = Path(__file__).resolve().parent / "million_runs.sql"
@@ -153,28 +150,18 @@ Steps do nothing, so the time is the engine's: doorbell, claim, lease, record, w
 
 def main():
     args = arguments()
-    binary, harness = os.environ.get("SNAPSHOTS_BIN"), os.environ.get("ENGINE_BENCH_BIN")
-    if not binary or not harness:
-        raise Broken("SNAPSHOTS_BIN or ENGINE_BENCH_BIN is missing: use `./run bench engine`")
-    work = args.work or Path(tempfile.mkdtemp(prefix="snapshots-bench-"))
-    work.mkdir(parents=True, exist_ok=True)
-    # Under root PostgreSQL runs as another user, who must be able to pass.
-    work.chmod(0o711)
-    service = Service(binary, work.resolve())
-    try:
-        bench = Bench(service, harness)
-        bench.measure(args.only)
-        if args.only == MEASUREMENTS:
-            print(text(bench))
-            report.publish("engine", numbers(bench.found), text(bench))
-    finally:
-        service.stop()
-        if not args.work:
-            shutil.rmtree(work, ignore_errors=True)
+    harness = binary("ENGINE_BENCH_BIN")
+    with work_directory(args.work) as work:
+        service = Service(binary(), work)
+        try:
+            bench = Bench(service, harness)
+            bench.measure(args.only)
+            if args.only == MEASUREMENTS:
+                print(text(bench))
+                report.publish("engine", numbers(bench.found), text(bench))
+        finally:
+            service.stop()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Broken as problem:
-        sys.exit(f"bench: {problem}")
+    start(main)

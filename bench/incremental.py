@@ -9,8 +9,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from pathlib import Path
 import measure
 import report
 from daily import numbers, text
-from service import Broken, Service, run
+from service import Broken, Service, binary, run, start, work_directory
 from snapshot import FULL_BLOCKS, epoch, idle, say
 
 SHARE = 0.02
@@ -199,24 +197,13 @@ def benchmark(service, args, work):
 
 def main():
     args = arguments()
-    binary = os.environ.get("SNAPSHOTS_BIN")
-    if not binary:
-        raise Broken("SNAPSHOTS_BIN does not name the binary: use `./run bench incremental`")
-    work = args.work or Path(tempfile.mkdtemp(prefix="snapshots-bench-"))
-    work.mkdir(parents=True, exist_ok=True)
-    # Under root PostgreSQL runs as another user, who must be able to pass.
-    work.chmod(0o711)
-    service = Service(binary, work.resolve())
-    try:
-        benchmark(service, args, work.resolve())
-    finally:
-        service.stop()
-        if not args.work:
-            shutil.rmtree(work, ignore_errors=True)
+    with work_directory(args.work) as work:
+        service = Service(binary(), work)
+        try:
+            benchmark(service, args, work)
+        finally:
+            service.stop()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Broken as problem:
-        sys.exit(f"bench: {problem}")
+    start(main)

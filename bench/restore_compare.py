@@ -11,7 +11,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import measure
 import report
 from report import Number, machine, table, targets
-from service import Broken, Service, last_result, run
+from service import Broken, Service, binary, last_result, run, start, work_directory
 from snapshot import FULL_BLOCKS, prepare, say
 
 JOBS = 2
@@ -213,24 +212,13 @@ def benchmark(running, args, work):
 
 def main():
     args = arguments()
-    binary = os.environ.get("SNAPSHOTS_BIN")
-    if not binary:
-        raise Broken("SNAPSHOTS_BIN does not name the binary: use `./run bench restore`")
-    work = args.work or Path(tempfile.mkdtemp(prefix="snapshots-bench-"))
-    work.mkdir(parents=True, exist_ok=True)
-    # Under root PostgreSQL runs as another user, who must be able to pass.
-    work.chmod(0o711)
-    running = [Service(binary, work.resolve())]
-    try:
-        benchmark(running, args, work.resolve())
-    finally:
-        running[0].stop()
-        if not args.work:
-            shutil.rmtree(work, ignore_errors=True)
+    with work_directory(args.work) as work:
+        running = [Service(binary(), work)]
+        try:
+            benchmark(running, args, work)
+        finally:
+            running[0].stop()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Broken as problem:
-        sys.exit(f"bench: {problem}")
+    start(main)

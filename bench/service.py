@@ -5,8 +5,11 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,36 @@ REGION = "us-east-1"
 
 class Broken(Exception):
     """Something that a benchmark needs did not work; nothing was measured."""
+
+
+def binary(variable="SNAPSHOTS_BIN"):
+    """Path of a binary that `./run bench` has built."""
+    found = os.environ.get(variable)
+    if not found:
+        raise Broken(f"{variable} is not set: start this with `./run bench`")
+    return found
+
+
+@contextmanager
+def work_directory(wanted):
+    """`wanted`, which is kept, or a directory that is gone afterwards."""
+    work = wanted or Path(tempfile.mkdtemp(prefix="snapshots-bench-"))
+    work.mkdir(parents=True, exist_ok=True)
+    # Under root PostgreSQL runs as another user, who must be able to pass.
+    work.chmod(0o711)
+    try:
+        yield work.resolve()
+    finally:
+        if not wanted:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def start(main):
+    """Runs a benchmark's `main`; what did not work is said in words."""
+    try:
+        main()
+    except Broken as problem:
+        sys.exit(f"bench: {problem}")
 
 
 def run(*command, env=None, **options):
@@ -61,7 +94,7 @@ class Service:
         self.tmp.mkdir(exist_ok=True)
         self.env = {name: value for name, value in os.environ.items() if not _names_a_server(name)} | {"TMPDIR": str(self.tmp)}
         self._log = open(self.work / "serve.log", "w")
-        command = [binary, "serve", "--json", "--data-dir", str(self.dir), "--listen", "127.0.0.1:0"]
+        command = [binary, "serve", "--json", "--data-dir", str(self.dir), "--listen", "127.0.0.1:0", "--no-schedules"]
         self.process = subprocess.Popen(command, env=self.env, text=True, stdout=subprocess.PIPE, stderr=self._log)
         try:
             self.url = last_result(self.process.stdout)["url"]

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +19,7 @@ from pathlib import Path
 import measure
 import report
 from restore import restore_both
-from service import Broken, Service, run
+from service import Service, binary, run, start, work_directory
 from summary import numbers, text
 
 # The targets are about at least this many blocks.
@@ -197,24 +196,13 @@ def benchmark(service, args, work):
 
 def main():
     args = arguments()
-    binary = os.environ.get("SNAPSHOTS_BIN")
-    if not binary:
-        raise Broken("SNAPSHOTS_BIN does not name the binary: use `./run bench snapshot`")
-    work = args.work or Path(tempfile.mkdtemp(prefix="snapshots-bench-"))
-    work.mkdir(parents=True, exist_ok=True)
-    # Under root PostgreSQL runs as another user, who must be able to pass.
-    work.chmod(0o711)
-    service = Service(binary, work.resolve())
-    try:
-        benchmark(service, args, work.resolve())
-    finally:
-        service.stop()
-        if not args.work:
-            shutil.rmtree(work, ignore_errors=True)
+    with work_directory(args.work) as work:
+        service = Service(binary(), work)
+        try:
+            benchmark(service, args, work)
+        finally:
+            service.stop()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Broken as problem:
-        sys.exit(f"bench: {problem}")
+    start(main)

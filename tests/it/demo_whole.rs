@@ -111,6 +111,9 @@ async fn a_demo_keeps_serving_until_ctrl_c_and_then_nothing_runs() {
     assert_eq!(archive.status(), 200);
     let listed = run(bare_command(&["list", "--json", "--data-dir", data.text()]).env("TMPDIR", temp.path())).await.result();
     assert_eq!(listed[0]["id"], said["result"]["snapshot"]);
+    let schedules = run(bare_command(&["schedule", "list", "--json", "--data-dir", data.text()])).await.result();
+    let schedules = schedules.as_array().unwrap();
+    assert!(!schedules.is_empty() && schedules.iter().all(|one| one["pausedAt"].is_string()), "{schedules:?}");
     assert!(data.pid_file().exists());
     assert_eq!(running.interrupt().await, Some(0));
     assert!(!data.pid_file().exists() && processes(data.text()).is_empty(), "{:?}", processes(data.text()));

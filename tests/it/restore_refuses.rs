@@ -108,6 +108,13 @@ async fn a_latest_that_goes_back_or_stands_still_is_noticed() {
     )
     .await;
 
+    // A memory that cannot be read must not be taken for an empty one.
+    let memory = site.dir.path().join("reader/seen.json");
+    let right = std::fs::read(&memory).unwrap();
+    std::fs::write(&memory, "{").unwrap();
+    refused(&site, &[], 6, &["seen before", memory.to_str().unwrap(), "--allow-rollback"]).await;
+    std::fs::write(&memory, right).unwrap();
+
     let key = Key::Pointer(second.path());
     let mut pointer: Pointer = serde_json::from_slice(&std::fs::read(site.objects().join(key.to_string())).unwrap()).unwrap();
     pointer.expires_at = Some("2026-01-01T00:00:00Z".into());

@@ -1,7 +1,7 @@
 //! A bucket per test.
 use std::path::PathBuf;
 
-use snapshot::store::{PATIENCE, Store, StoreConfig};
+use snapshot::store::{PATIENCE, StoreConfig};
 use uuid::Uuid;
 
 use super::servers::s3;
@@ -31,11 +31,6 @@ pub(crate) async fn bucket() -> TestBucket {
 }
 
 impl TestBucket {
-    /// The one way to talk to a bucket.
-    pub(crate) fn store(&self) -> Store {
-        Store::new(&self.config)
-    }
-
     /// Endpoint, bucket and credentials.
     pub(crate) fn config(&self) -> &StoreConfig {
         &self.config

@@ -2,7 +2,6 @@
 //!
 //! Invariant: nothing outlives the process. The servers live in a runtime on a thread of their own, since each
 //! test brings its own runtime; the data directory is ephemeral, so its watchdog ends and deletes everything.
-#![expect(dead_code, unused_imports, reason = "not every helper has a test yet; take this line away once each has")]
 mod bucket;
 mod cli;
 mod database;
@@ -24,14 +23,14 @@ pub(crate) use bucket::{TestBucket, bucket};
 pub(crate) use cli::{Ran, bare_command, run};
 pub(crate) use database::{TestDatabase, database};
 pub(crate) use fault_proxy::{Asked, Fault, FaultProxy};
-pub(crate) use files::{pg_bin, psql_file, shared_data, snapshots_binary};
+pub(crate) use files::{pg_bin, psql_file, shared_data};
 pub(crate) use flaky::FlakyServer;
 pub(crate) use growing::{changed, counted, cut, equals_source, grow, growing_site, names, repair, until_counted};
 pub(crate) use hold::Hold;
 pub(crate) use home::{Home, home};
 pub(crate) use ledger::{attempts_of, latest, ledger_is_true, one_whole_snapshot, whole};
-pub(crate) use own_postgres::{OwnPostgres, own_postgres};
+pub(crate) use own_postgres::own_postgres;
 pub(crate) use proxy::Proxy;
 pub(crate) use service::{ServiceProcess, Site, site, site_with_chain, site_with_chain_on};
-pub(crate) use stock::{Extracted, extract};
+pub(crate) use stock::extract;
 pub(crate) use wait::wait_until;

@@ -1,6 +1,6 @@
 //! What a user does with a published archive, with stock tools.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use snapshot::key::Key;
@@ -30,11 +30,6 @@ pub(crate) async fn extract(site: &Site, manifest: &Manifest) -> Extracted {
 }
 
 impl Extracted {
-    /// The extracted directory.
-    pub(crate) fn snapshot(&self) -> PathBuf {
-        self.dir.path().join("snapshot")
-    }
-
     /// Runs `pg_restore` with these flags on the directory into a database.
     pub(crate) async fn pg_restore(&self, url: &str, flags: &[&str]) {
         run(self.dir.path(), Command::new(pg_bin().join("pg_restore")).args(flags).args(["-d", url, "snapshot/"])).await;

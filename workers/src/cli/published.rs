@@ -145,6 +145,7 @@ pub(crate) fn not_opened(error: OpenError) -> Failure {
         OpenError::Rollback { .. } | OpenError::Expired { .. } => {
             (Exit::Refused, "ask the publisher; --allow-rollback takes it all the same")
         }
+        OpenError::Memory { .. } => (Exit::Refused, "it lies in the directory of --data-dir (SNAPSHOTS_DATA_DIR)"),
         OpenError::None { .. } => (Exit::NotFound, "check --from, --id and --network"),
         OpenError::SeveralNetworks { .. } => (Exit::Usage, "add --network"),
         OpenError::Manifest(_) | OpenError::Pointer { .. } => {

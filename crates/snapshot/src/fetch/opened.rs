@@ -42,6 +42,15 @@ pub enum OpenError {
     /// It cannot be read.
     #[error("cannot read what is published")]
     Fetch(#[from] FetchError),
+    /// What was seen before cannot be read, so being led back would not be noticed.
+    #[error("cannot read which snapshots were seen before, in {path}: mend or remove that file, or use --allow-rollback")]
+    Memory {
+        /// The file.
+        path: String,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// Its signature is missing.
     #[error("{key} has no signature, so it cannot be told from a forged one")]
     Unsigned {
@@ -171,7 +180,12 @@ fn refuse_old(wanted: &Wanted, pointer: &Pointer) -> Result<(), OpenError> {
     if wanted.allow_rollback {
         return Ok(());
     }
-    let seen = wanted.seen.as_ref().map_or(0, |seen| seen.newest(&pointer.network, &wanted.trusted.ids()));
+    let seen = match &wanted.seen {
+        None => 0,
+        Some(memory) => memory
+            .newest(&pointer.network, &wanted.trusted.ids())
+            .map_err(|source| OpenError::Memory { path: memory.path().display().to_string(), source })?,
+    };
     if pointer.sequence < seen {
         return Err(OpenError::Rollback { id: pointer.snapshot_id.clone(), found: pointer.sequence, seen });
     }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::Pointer;
 
-/// A small file in the user's data directory. A file that is lost only costs the memory of what was seen.
+/// A small file in the user's data directory. A file that is lost only costs the memory of what was seen; one that is there
+/// and cannot be read is an error, or whoever can damage it could lead its owner back without a word.
 #[derive(Debug, Clone)]
 pub struct Seen {
     path: PathBuf,
@@ -28,10 +29,19 @@ impl Seen {
     }
 
     /// The highest sequence met, or 0.
+    ///
+    /// # Errors
+    /// The file system's; a file that is not ours.
+    pub fn newest(&self, network: &str, trusted: &[String]) -> std::io::Result<u64> {
+        let content = self.read()?;
+        let known = trusted.iter().filter_map(|key| content.newest.get(&format!("{network} {key}")).copied());
+        Ok(known.max().unwrap_or_default())
+    }
+
+    /// Where it is kept.
     #[must_use]
-    pub fn newest(&self, network: &str, trusted: &[String]) -> u64 {
-        let content = self.read();
-        trusted.iter().filter_map(|key| content.newest.get(&format!("{network} {key}")).copied()).max().unwrap_or_default()
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Remembers a pointer that was believed.
@@ -39,7 +49,7 @@ impl Seen {
     /// # Errors
     /// The file system's.
     pub fn remember(&self, pointer: &Pointer, trusted: &[String]) -> std::io::Result<()> {
-        let mut content = self.read();
+        let mut content = self.read()?;
         let mut news = false;
         for key in trusted {
             let newest = content.newest.entry(format!("{} {key}", pointer.network)).or_default();
@@ -57,7 +67,11 @@ impl Seen {
         std::fs::rename(draft, &self.path)
     }
 
-    fn read(&self) -> Content {
-        std::fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    fn read(&self) -> std::io::Result<Content> {
+        match std::fs::read(&self.path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Content::default()),
+            Err(error) => Err(error),
+        }
     }
 }
