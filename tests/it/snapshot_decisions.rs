@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use snapshot::key::Key;
 use snapshot::manifest::Pointers;
 
-use crate::support::{Ran, ServiceProcess, Site, cut, grow, growing_site, run};
+use crate::support::{Hold, Ran, ServiceProcess, Site, cut, equals_source, grow, growing_site, run};
 
 async fn command(site: &Site, service: &ServiceProcess, args: &[&str]) -> Ran {
     let mut command = site.command();
@@ -91,4 +91,40 @@ async fn nobody_is_sent_to_a_snapshot_of_which_an_object_is_missing_or_cut_short
     std::fs::write(&archive, bytes).unwrap();
     command(&site, &service, &["publish", two, "--reason", "again"]).await.result();
     assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_taken_back_before_it_was_promoted_stays_back() {
+    let site = growing_site(300, 249).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, _) = cut(&service, &pool, json!({})).await;
+    grow(&pool, 299).await;
+    let hold = Hold::on_success(&pool, "publish").await;
+    let run = service.start_run().await;
+    hold.reached().await;
+    let second = format!("{}.2", first.snapshot_id);
+    command(&site, &service, &["retract", &second, "--reason", "too early"]).await.result();
+    hold.release().await;
+    let ended = service.ended(&run).await;
+    assert_eq!(ended["state"], "failed", "{ended:#}");
+    assert!(ended["error"].as_str().unwrap().contains("was taken back"), "{ended:#}");
+    assert_eq!(latest(&site, &service).await, Some(first.snapshot_id));
+    assert_eq!(service.get(&format!("/snapshots/{second}")).await.status(), 410);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_over_from_before_a_snapshot_that_was_taken_back() {
+    let site = growing_site(300, 249).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    cut(&service, &pool, json!({})).await;
+    grow(&pool, 299).await;
+    let (second, _) = cut(&service, &pool, json!({})).await;
+    command(&site, &service, &["retract", &second.snapshot_id, "--reason", "wrong"]).await.result();
+    let (third, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!(reuse, Value::Null, "a row that the second had found changed would come back");
+    equals_source(&pool, &third).await;
+    let (_, reuse) = cut(&service, &pool, json!({})).await;
+    assert!(reuse["reused"].as_u64().unwrap() > 0, "{reuse}");
 }

@@ -70,6 +70,11 @@ async fn old_snapshots_go_after_their_time_and_chunks_after_two_looks() {
 
     command(&site, &service, &["unpin", one]).await;
     assert_eq!(prune(&service).await["removed"], json!([one]));
+
+    let expire = "update snapshots.snapshot set state = 'expired', expired_at = now() - interval '1 day' where id = $1";
+    sqlx::query(expire).bind(three).execute(&pool).await.unwrap();
+    assert_eq!(prune(&service).await["removed"], json!([]), "readers are sent to it");
+    assert_eq!(service.get(&format!("/snapshots/{three}")).await.status(), 200);
     let lines: Vec<String> = sqlx::query_scalar("select act from snapshots.audit_log where act like 'snapshot.%' order by id")
         .fetch_all(&pool)
         .await

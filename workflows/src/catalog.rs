@@ -119,13 +119,13 @@ pub async fn writes_of(db: impl PgExecutor<'_>, network: &str, id: &str) -> sqlx
     Ok(found.map(|json| json.0))
 }
 
-/// Marks a snapshot as published, with what its manifest says.
+/// Marks a snapshot as published, with what its manifest says. One that was published before keeps what was decided since.
 ///
 /// # Errors
 /// The database's.
 pub async fn mark_published(db: impl PgExecutor<'_>, manifest: &Manifest, manifest_sha256: &str) -> sqlx::Result<()> {
     sqlx::query(
-        "update snapshots.snapshot set state = 'published', published_at = coalesce(published_at, now()), block_height = $3,
+        "update snapshots.snapshot set state = case when published_at is null then 'published' else state end, published_at = coalesce(published_at, now()), block_height = $3,
                 block_hash = $4, url = $5, checksum = $6, size_bytes = $7, manifest_sha256 = $8
          where network = $1 and id = $2",
     )
@@ -280,7 +280,27 @@ pub async fn add_part(db: impl PgExecutor<'_>, key: &str, upload_id: &str, part:
     Ok(())
 }
 
-/// Forgets an upload that was completed or aborted.
+/// Highest sequence number of a network that was ever published, also if it was taken back since.
+///
+/// # Errors
+/// The database's.
+pub async fn newest_published(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Option<u64>> {
+    let sql = "select max(sequence) from snapshots.snapshot where network = $1 and published_at is not null";
+    let newest: Option<i64> = sqlx::query_scalar(sql).bind(network).fetch_one(db).await?;
+    Ok(newest.map(i64::unsigned_abs))
+}
+
+/// Forgets an upload that was aborted; one that was begun for the key since stays.
+///
+/// # Errors
+/// The database's.
+pub async fn forget_upload(db: impl PgExecutor<'_>, key: &str, upload_id: &str) -> sqlx::Result<()> {
+    let sql = "delete from snapshots.upload where key = $1 and upload_id = $2";
+    sqlx::query(sql).bind(key).bind(upload_id).execute(db).await?;
+    Ok(())
+}
+
+/// Forgets the upload of an object that is there.
 ///
 /// # Errors
 /// The database's.

@@ -21,17 +21,20 @@ pub(crate) async fn retract(db: &PgPool, network: &str, decision: &Decision, run
     tx.commit().await
 }
 
-/// Lists a snapshot again. A second attempt of the same run changes nothing.
+/// Lists a snapshot again; false where it has expired meanwhile. A second attempt of the same run changes nothing.
 ///
 /// # Errors
 /// The database's.
-pub(crate) async fn publish(db: &PgPool, network: &str, decision: &Decision, run: Uuid) -> sqlx::Result<()> {
+pub(crate) async fn publish(db: &PgPool, network: &str, decision: &Decision, run: Uuid) -> sqlx::Result<bool> {
     let mut tx = db.begin().await?;
     let sql = "update snapshots.snapshot set state = 'published', retracted_at = null, retract_reason = null
-               where network = $1 and id = $2 and state = 'retracted'";
-    sqlx::query(sql).bind(network).bind(&decision.id).execute(&mut *tx).await?;
-    log(&mut tx, network, ("snapshot.publish", decision), run).await?;
-    tx.commit().await
+               where network = $1 and id = $2 and state in ('published', 'retracted')";
+    let done = sqlx::query(sql).bind(network).bind(&decision.id).execute(&mut *tx).await?;
+    if done.rows_affected() > 0 {
+        log(&mut tx, network, ("snapshot.publish", decision), run).await?;
+    }
+    tx.commit().await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Keeps a snapshot from being pruned, or no longer (`reason` is `None`). False where there is no such snapshot.

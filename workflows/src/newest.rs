@@ -53,8 +53,12 @@ impl Reference {
 
     /// The manifest; one that is missing or altered fails the step.
     pub(crate) async fn manifest(&self, services: &Services) -> Result<Manifest, StepError> {
-        let gone = || format!("the manifest of {}/{} is gone from the bucket or altered", self.network, self.id);
-        self.find(services).await?.ok_or_else(|| StepError::fail(std::io::Error::other(gone())))
+        self.find(services).await?.ok_or_else(|| StepError::fail(std::io::Error::other(self.gone())))
+    }
+
+    /// What to say where [`Reference::find`] finds nothing.
+    pub(crate) fn gone(&self) -> String {
+        format!("the manifest of {}/{} is gone from the bucket or altered", self.network, self.id)
     }
 }
 

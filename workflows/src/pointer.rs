@@ -7,11 +7,12 @@ use bytes::Bytes;
 use engine::StepError;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
-use snapshot::key::Key;
+use snapshot::key::{Key, SnapshotPath};
 use snapshot::manifest::{Manifest, Pointer, Pointers};
 use snapshot::store::{Store, StoreError};
 
-use crate::newest::Reference;
+use crate::catalog;
+use crate::newest::{self, Reference};
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -20,24 +21,31 @@ const PARALLEL_HEADS: usize = 32;
 
 /// Reads the manifest back and makes sure that all it names is there, before anybody is sent to it.
 pub(crate) async fn complete(services: &Services, snapshot: &Reference) -> Result<Manifest, StepError> {
-    let manifest = snapshot.manifest(services).await?;
+    examine(services, snapshot).await?.map_err(|problem| StepError::fail(std::io::Error::other(problem)))
+}
+
+/// Looks whether a snapshot is whole: its manifest, or what is wrong with it. An error only says that nobody could look.
+async fn examine(services: &Services, snapshot: &Reference) -> Result<Result<Manifest, String>, StepError> {
+    let Some(manifest) = snapshot.find(services).await? else { return Ok(Err(snapshot.gone())) };
     if (&manifest.network, &manifest.snapshot_id) != (&snapshot.network, &snapshot.id) {
         let named = format!("{}/{}", manifest.network, manifest.snapshot_id);
-        return Err(refused(format!("the manifest of {}/{} says that it is {named}", snapshot.network, snapshot.id)));
+        return Ok(Err(format!("the manifest of {}/{} says that it is {named}", snapshot.network, snapshot.id)));
     }
-    let path = manifest.path();
+    Ok(lacking(services, &manifest).await?.map_or(Ok(manifest), Err))
+}
+
+/// What of all that a manifest names is missing or of another size.
+pub(crate) async fn lacking(services: &Services, manifest: &Manifest) -> Result<Option<String>, StepError> {
     let schema = (Key::Chunk(manifest.schema.sha256.clone()), None);
     let chunks = manifest.chunks.iter().map(|chunk| (Key::Chunk(chunk.sha256.clone()), Some(chunk.bytes)));
-    let objects = chunks.chain([schema, (Key::Archive(path), Some(manifest.size_bytes))]);
+    let objects = chunks.chain([schema, (Key::Archive(manifest.path()), Some(manifest.size_bytes))]);
     let store = &services.store;
     let questions: Vec<_> = objects.map(|(key, bytes)| problem(store.clone(), key, bytes).boxed()).collect();
     let problems: Vec<Option<String>> = stream::iter(questions).buffer_unordered(PARALLEL_HEADS).try_collect().await?;
     let problems: Vec<String> = problems.into_iter().flatten().collect();
-    if problems.is_empty() {
-        return Ok(manifest);
-    }
     let shown = problems.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
-    Err(refused(format!("{} objects of {} are not as its manifest says: {shown}", problems.len(), snapshot.id)))
+    let what = || format!("{} objects of {} are not as its manifest says: {shown}", problems.len(), manifest.snapshot_id);
+    Ok((!problems.is_empty()).then(what))
 }
 
 async fn problem(store: Store, key: Key, bytes: Option<u64>) -> Result<Option<String>, StepError> {
@@ -48,22 +56,88 @@ async fn problem(store: Store, key: Key, bytes: Option<u64>) -> Result<Option<St
     })
 }
 
-/// Moves both pointers to a snapshot, unless they are at least as new; with `back` also to an older one.
-pub(crate) async fn point(services: &Services, pointer: &Pointer, back: bool) -> Result<(), StepError> {
-    let choose = |there: Option<Pointer>| if back { other(there, pointer) } else { newer(there, pointer) };
+/// From where pointers may be moved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Move<'a> {
+    /// From what is older.
+    Forwards,
+    /// From whatever is there: a person said so.
+    Anywhere,
+    /// From this snapshot alone, which was withdrawn: what was promoted meanwhile stays.
+    Away(&'a str),
+}
+
+impl Move<'_> {
+    /// The new pointer, or `None` where the one that is there stays.
+    fn choose(self, there: Option<&Pointer>, pointer: &Pointer) -> Option<Pointer> {
+        let moves = match self {
+            Self::Forwards => there.is_none_or(|there| there.sequence < pointer.sequence),
+            Self::Anywhere => there != Some(pointer),
+            Self::Away(withdrawn) => there.is_some_and(|there| there.snapshot_id == withdrawn),
+        };
+        moves.then(|| pointer.clone())
+    }
+}
+
+/// Moves both pointers to a snapshot, each from where it may be moved.
+pub(crate) async fn point(services: &Services, pointer: &Pointer, how: Move<'_>) -> Result<(), StepError> {
     let latest = Key::Latest(pointer.network.clone());
-    swap(services, &latest, choose, |pointer| Ok(pointer.to_bytes())).await?;
+    swap(services, &latest, |there: Option<Pointer>| how.choose(there.as_ref(), pointer), |pointer| Ok(pointer.to_bytes()))
+        .await?;
     let choose_among = |there: Option<Pointers>| {
         let mut all = there.unwrap_or_default();
-        let next = choose(all.networks.remove(&pointer.network))?;
+        let next = how.choose(all.networks.get(&pointer.network), pointer)?;
         all.networks.insert(pointer.network.clone(), next);
         Some(all)
     };
     swap(services, &Key::LatestOfAll, choose_among, |all| serde_json::to_vec_pretty(all).map_err(StepError::fail)).await
 }
 
+/// Where the pointers are after they left a withdrawn snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// The snapshot that `latest` names now.
+    pub(crate) latest: Option<String>,
+    /// Snapshots that it could have gone to, and why it did not.
+    pub(crate) passed_over: Vec<(String, String)>,
+}
+
+/// Moves both pointers away from a withdrawn snapshot, to the newest that is left, or takes them away. May be run again after
+/// a crash between the two.
+pub(crate) async fn leave(services: &Services, network: &str, withdrawn: &str) -> Result<Left, StepError> {
+    let mut left = Left::default();
+    if let Some(there) = newest::pointer(services, network).await?.filter(|there| there.snapshot_id != withdrawn) {
+        point(services, &there, Move::Away(withdrawn)).await?;
+        return Ok(Left { latest: Some(there.snapshot_id), ..left });
+    }
+    for row in catalog::promoted(&services.control, network).await.map_err(classify)? {
+        let manifest_sha256 = row.manifest_sha256.clone().unwrap_or_default();
+        let candidate = Reference { network: network.to_owned(), id: row.id.clone(), manifest_sha256 };
+        let Some(older) = stored(services, &candidate).await? else {
+            left.passed_over.push((row.id, "its pointer is not in the bucket".into()));
+            continue;
+        };
+        if let Err(problem) = examine(services, &candidate).await? {
+            left.passed_over.push((row.id, problem));
+            continue;
+        }
+        point(services, &older, Move::Away(withdrawn)).await?;
+        return Ok(Left { latest: newest::pointer(services, network).await?.map(|there| there.snapshot_id), ..left });
+    }
+    take_away(services, network, withdrawn).await?;
+    Ok(left)
+}
+
+/// The pointer as it was when the snapshot was promoted, with its signature beside it.
+pub(crate) async fn stored(services: &Services, snapshot: &Reference) -> Result<Option<Pointer>, StepError> {
+    let key = Key::Pointer(SnapshotPath::new(&snapshot.network, &snapshot.id));
+    let Some((bytes, _)) = services.store.get(&key).await.map_err(classify)? else { return Ok(None) };
+    let pointer: Option<Pointer> = serde_json::from_slice(&bytes).ok();
+    Ok(pointer.filter(|pointer| Reference::of(pointer) == *snapshot))
+}
+
 /// Takes a network's pointers away, if they name this snapshot: it was withdrawn and none is left to point at.
-pub(crate) async fn take_away(services: &Services, network: &str, id: &str) -> Result<(), StepError> {
+async fn take_away(services: &Services, network: &str, id: &str) -> Result<(), StepError> {
     let without = |there: Option<Pointers>| {
         let mut all = there?;
         let named = all.networks.get(network).is_some_and(|pointer| pointer.snapshot_id == id);
@@ -71,21 +145,10 @@ pub(crate) async fn take_away(services: &Services, network: &str, id: &str) -> R
         Some(all)
     };
     swap(services, &Key::LatestOfAll, without, |all| serde_json::to_vec_pretty(all).map_err(StepError::fail)).await?;
-    if crate::newest::pointer(services, network).await?.is_some_and(|pointer| pointer.snapshot_id == id) {
+    if newest::pointer(services, network).await?.is_some_and(|pointer| pointer.snapshot_id == id) {
         services.store.delete(&Key::Latest(network.to_owned())).await.map_err(classify)?;
     }
     Ok(())
-}
-
-/// The new pointer, or `None` where the one that is there is at least as new.
-fn newer(there: Option<Pointer>, pointer: &Pointer) -> Option<Pointer> {
-    let newer = there.is_none_or(|there| there.sequence < pointer.sequence);
-    newer.then(|| pointer.clone())
-}
-
-fn other(there: Option<Pointer>, pointer: &Pointer) -> Option<Pointer> {
-    let other = there.is_none_or(|there| there != *pointer);
-    other.then(|| pointer.clone())
 }
 
 /// Replaces a pointer object by what `change` makes of it, however many others try the same.
@@ -115,10 +178,6 @@ where
     }
 }
 
-fn refused(what: String) -> StepError {
-    StepError::fail(std::io::Error::other(what))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,11 +203,15 @@ mod tests {
 
     #[test]
     fn a_pointer_never_goes_backwards_unless_a_person_says_so() {
-        assert_eq!(newer(None, &pointer(1)), Some(pointer(1)));
-        assert_eq!(newer(Some(pointer(1)), &pointer(2)), Some(pointer(2)));
-        assert_eq!(newer(Some(pointer(2)), &pointer(2)), None);
-        assert_eq!(newer(Some(pointer(3)), &pointer(2)), None);
-        assert_eq!(other(Some(pointer(3)), &pointer(2)), Some(pointer(2)));
-        assert_eq!(other(Some(pointer(2)), &pointer(2)), None);
+        let chosen = |how: Move<'_>, there: Option<u64>| how.choose(there.map(pointer).as_ref(), &pointer(2)).is_some();
+        assert!(chosen(Move::Forwards, None) && chosen(Move::Forwards, Some(1)));
+        assert!(!chosen(Move::Forwards, Some(2)) && !chosen(Move::Forwards, Some(3)));
+        assert!(chosen(Move::Anywhere, Some(3)) && chosen(Move::Anywhere, None) && !chosen(Move::Anywhere, Some(2)));
+    }
+
+    #[test]
+    fn leaving_a_withdrawn_snapshot_takes_nobody_away_from_another() {
+        let chosen = |there: Option<u64>| Move::Away("s3").choose(there.map(pointer).as_ref(), &pointer(2)).is_some();
+        assert!(chosen(Some(3)) && !chosen(Some(4)) && !chosen(Some(1)) && !chosen(None));
     }
 }

@@ -50,6 +50,13 @@ pub(super) async fn overdue(db: impl PgExecutor<'_>, network: &str, grace: Durat
     sqlx::query_scalar(sql).bind(network).bind(grace.as_secs_f64()).fetch_all(db).await
 }
 
+/// Takes a snapshot back into the lists.
+pub(super) async fn revive(db: impl PgExecutor<'_>, network: &str, id: &str) -> sqlx::Result<()> {
+    let sql = "update snapshots.snapshot set state = 'published', expired_at = null where network = $1 and id = $2 and state = 'expired'";
+    sqlx::query(sql).bind(network).bind(id).execute(db).await?;
+    Ok(())
+}
+
 /// Notes that a snapshot's objects are gone. Its row stays, so that its id and number are never given again.
 pub(super) async fn deleted(db: impl PgExecutor<'_>, network: &str, id: &str) -> sqlx::Result<()> {
     let sql = "update snapshots.snapshot set state = 'deleted' where network = $1 and id = $2 and state = 'expired'";
@@ -107,8 +114,13 @@ pub(super) async fn gone(db: impl PgExecutor<'_>, key: &str) -> sqlx::Result<()>
     Ok(())
 }
 
-/// Uploads that were begun a grace time ago.
-pub(super) async fn stale_uploads(db: impl PgExecutor<'_>, grace: Duration) -> sqlx::Result<Vec<(String, String)>> {
-    let sql = "select key, upload_id from snapshots.upload where started_at <= now() - make_interval(secs => $1)";
-    sqlx::query_as(sql).bind(grace.as_secs_f64()).fetch_all(db).await
+/// Uploads for a network that were begun a grace time ago.
+pub(super) async fn stale_uploads(
+    db: impl PgExecutor<'_>,
+    network: &str,
+    grace: Duration,
+) -> sqlx::Result<Vec<(String, String)>> {
+    let sql = "select key, upload_id from snapshots.upload
+               where started_at <= now() - make_interval(secs => $1) and starts_with(key, $2 || '/')";
+    sqlx::query_as(sql).bind(grace.as_secs_f64()).bind(network).fetch_all(db).await
 }

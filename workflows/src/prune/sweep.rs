@@ -10,6 +10,7 @@ use snapshot::store::StoreError;
 use super::look::look;
 use super::{Params, Pruned, rows};
 use crate::catalog;
+use crate::newest;
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -21,17 +22,30 @@ pub(super) async fn run(ctx: Ctx<Services>, mut pruned: Pruned) -> Result<Pruned
     let network = ctx.params::<Params>()?.network.unwrap_or_default();
     let grace = services.settings.prune_grace;
     for id in rows::overdue(&services.control, &network, grace).await.map_err(classify)? {
+        // Readers were sent to it since it expired.
+        if newest::pointer(services, &network).await?.is_some_and(|latest| latest.snapshot_id == id) {
+            rows::revive(&services.control, &network, &id).await.map_err(classify)?;
+            continue;
+        }
         pruned.bytes += remove(services, &SnapshotPath::new(&network, &id)).await?;
         rows::deleted(&services.control, &network, &id).await.map_err(classify)?;
         pruned.removed.push(id);
     }
-    pruned.uploads = abort_uploads(services, &network).await?;
-    if rows::cutting(&services.control).await.map_err(classify)?.is_some() {
-        pruned.skipped.get_or_insert_with(|| "a snapshot is being cut".into());
+    if skipped(services, &mut pruned).await? {
         return Ok(pruned);
     }
+    pruned.uploads = abort_uploads(services, &network).await?;
     delete_condemned(&ctx, &mut pruned).await?;
     Ok(pruned)
+}
+
+/// Whether a snapshot is being cut by now: it may take over a chunk that was garbage a moment ago.
+async fn skipped(services: &Services, pruned: &mut Pruned) -> Result<bool, StepError> {
+    let cutting = rows::cutting(&services.control).await.map_err(classify)?;
+    if let Some(run) = &cutting {
+        pruned.skipped = Some(format!("run {run} is cutting a snapshot"));
+    }
+    Ok(cutting.is_some())
 }
 
 /// Deletes everything that lies under a snapshot's own name; returns its size.
@@ -60,6 +74,9 @@ async fn delete_condemned(ctx: &Ctx<Services>, pruned: &mut Pruned) -> Result<()
         if ctx.stopping() {
             return Err(StepError::Yield);
         }
+        if skipped(services, pruned).await? {
+            return Ok(());
+        }
         if !seen.named.contains(&key) {
             services.store.delete_at(&key).await.map_err(classify)?;
             pruned.chunks += 1;
@@ -75,7 +92,7 @@ async fn delete_condemned(ctx: &Ctx<Services>, pruned: &mut Pruned) -> Result<()
 async fn abort_uploads(services: &Services, network: &str) -> Result<usize, StepError> {
     let grace = services.settings.prune_grace;
     let mut aborted = 0;
-    let mine = rows::stale_uploads(&services.control, grace).await.map_err(classify)?;
+    let mine = rows::stale_uploads(&services.control, network, grace).await.map_err(classify)?;
     let open = services.store.open_uploads(&format!("{network}/"), grace).await.map_err(classify)?;
     let stale = mine.into_iter().chain(open.into_iter().map(|upload| (upload.key, upload.id)));
     for (key, id) in stale {
@@ -83,7 +100,7 @@ async fn abort_uploads(services: &Services, network: &str) -> Result<usize, Step
             Ok(()) | Err(StoreError::Missing { .. }) => aborted += 1,
             Err(error) => return Err(classify(error)),
         }
-        catalog::end_upload(&services.control, &key).await.map_err(classify)?;
+        catalog::forget_upload(&services.control, &key, &id).await.map_err(classify)?;
     }
     Ok(aborted)
 }

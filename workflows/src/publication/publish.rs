@@ -5,9 +5,8 @@ use serde::{Deserialize, Serialize};
 use snapshot::key::{Key, SnapshotPath};
 
 use super::Decision;
-use super::retract::stored_pointer;
 use crate::newest::{self, Reference};
-use crate::pointer;
+use crate::pointer::{self, Move};
 use crate::services::Services;
 use crate::step_error::classify;
 use crate::{catalog, decisions};
@@ -43,10 +42,15 @@ pub(super) async fn point(ctx: Ctx<Services>, checked: Checked) -> Result<Pointe
         let what = format!("{id} was never promoted: its run ended before. Cut a new snapshot with `snapshots create`");
         StepError::fail(std::io::Error::other(what))
     };
-    let stored = stored_pointer(services, &checked.snapshot).await?.ok_or_else(never)?;
-    decisions::publish(&services.control, &network, &decision, ctx.run().0).await.map_err(classify)?;
+    let stored = pointer::stored(services, &checked.snapshot).await?.ok_or_else(never)?;
+    if !decisions::publish(&services.control, &network, &decision, ctx.run().0).await.map_err(classify)? {
+        let what =
+            format!("{id} has expired meanwhile, and its objects are being removed; cut a new snapshot with `snapshots create`");
+        return Err(StepError::fail(std::io::Error::other(what)));
+    }
     services.store.delete(&Key::Retracted(SnapshotPath::new(&network, &id))).await.map_err(classify)?;
-    pointer::point(services, &stored, decision.back).await?;
+    let how = if decision.back { Move::Anywhere } else { Move::Forwards };
+    pointer::point(services, &stored, how).await?;
     catalog::mark_promoted(&services.control, &network, &id).await.map_err(classify)?;
     Ok(Pointed { latest: newest::pointer(services, &network).await?.map(|pointer| pointer.snapshot_id) })
 }

@@ -5,14 +5,12 @@ use engine::{Ctx, Level, StepError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use snapshot::key::{Key, SnapshotPath};
-use snapshot::manifest::Pointer;
 
 use super::Decision;
-use crate::newest::{self, Reference};
+use crate::decisions;
 use crate::pointer;
 use crate::services::Services;
 use crate::step_error::classify;
-use crate::{catalog, decisions};
 
 /// The snapshot that was withdrawn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,35 +38,9 @@ pub(super) async fn withdraw(ctx: Ctx<Services>, decision: Decision) -> Result<W
 }
 
 pub(super) async fn repoint(ctx: Ctx<Services>, withdrawn: Withdrawn) -> Result<Repointed, StepError> {
-    let services = ctx.services();
-    let Withdrawn { network, id } = withdrawn;
-    let there = newest::pointer(services, &network).await?;
-    if there.as_ref().is_some_and(|pointer| pointer.snapshot_id != id) {
-        return Ok(Repointed { latest: there.map(|pointer| pointer.snapshot_id) });
+    let left = pointer::leave(ctx.services(), &withdrawn.network, &withdrawn.id).await?;
+    for (id, why) in left.passed_over {
+        ctx.event(Level::Warn, "retract.passed_over", json!({ "snapshot": id, "what": why })).await?;
     }
-    for row in catalog::promoted(&services.control, &network).await.map_err(classify)? {
-        let manifest_sha256 = row.manifest_sha256.clone().unwrap_or_default();
-        let candidate = Reference { network: network.clone(), id: row.id.clone(), manifest_sha256 };
-        match stored_pointer(services, &candidate).await? {
-            Some(older) if pointer::complete(services, &candidate).await.is_ok() => {
-                pointer::point(services, &older, true).await?;
-                return Ok(Repointed { latest: Some(row.id) });
-            }
-            _ => {
-                let data =
-                    json!({ "snapshot": row.id, "what": "it is not complete in the bucket, so `latest` does not go to it" });
-                ctx.event(Level::Warn, "retract.passed_over", data).await?;
-            }
-        }
-    }
-    pointer::take_away(services, &network, &id).await?;
-    Ok(Repointed { latest: None })
-}
-
-/// The pointer as it was when the snapshot was promoted, with its signature beside it.
-pub(super) async fn stored_pointer(services: &Services, snapshot: &Reference) -> Result<Option<Pointer>, StepError> {
-    let key = Key::Pointer(SnapshotPath::new(&snapshot.network, &snapshot.id));
-    let Some((bytes, _)) = services.store.get(&key).await.map_err(classify)? else { return Ok(None) };
-    let pointer: Option<Pointer> = serde_json::from_slice(&bytes).ok();
-    Ok(pointer.filter(|pointer| Reference::of(pointer) == *snapshot))
+    Ok(Repointed { latest: left.latest })
 }

@@ -100,7 +100,10 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
     let facts = height::find(&mut tx, services.settings.confirmations).await.map_err(classify)?;
     let written = writes::read(&mut tx).await.map_err(classify)?;
     let latest = newest::pointer(services, &network).await?;
-    let base = Base::load(&ctx, latest.as_ref().map(Reference::of)).await?;
+    let published = catalog::newest_published(&services.control, &network).await.map_err(classify)?;
+    // Behind a newer one that was taken back or never promoted, `latest` may hold rows that this one had found changed.
+    let current = latest.as_ref().filter(|latest| published.is_none_or(|published| published <= latest.sequence));
+    let base = Base::load(&ctx, current.map(Reference::of)).await?;
     let ranges = grid::ranges(facts.first, facts.height);
     let now = reuse::Now { network: &network, shapes: &shapes, ranges: &ranges, writes: written.as_ref() };
     let reused = match &base {

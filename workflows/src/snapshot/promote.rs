@@ -11,6 +11,7 @@ use snapshot::key::Key;
 use super::plan::Plan;
 use super::publish::{Published, put_signed};
 use crate::newest::Reference;
+use crate::pointer::Move;
 use crate::services::Services;
 use crate::step_error::classify;
 use crate::{catalog, pointer, status};
@@ -31,8 +32,24 @@ pub(super) async fn run(ctx: Ctx<Services>, published: Published) -> Result<Prom
     let manifest = pointer::complete(services, &snapshot).await?;
     let pointer = manifest.pointer(snapshot.manifest_sha256, services.signing.is_some());
     put_signed(services, &plan, Key::Pointer(plan.path()), Bytes::from(pointer.to_bytes())).await?;
-    pointer::point(services, &pointer, false).await?;
+    refuse_withdrawn(services, &plan).await?;
+    pointer::point(services, &pointer, Move::Forwards).await?;
     catalog::mark_promoted(&services.control, &plan.network, &plan.id).await.map_err(classify)?;
+    // Taken back between the look and the move, nobody else would lead readers away again.
+    if let Err(withdrawn) = refuse_withdrawn(services, &plan).await {
+        pointer::leave(services, &plan.network, &plan.id).await?;
+        return Err(withdrawn);
+    }
     status::write(services, &plan.network).await;
     Ok(Promoted { network: plan.network, id: plan.id, block_height: pointer.block_height, url: pointer.url })
+}
+
+/// A snapshot that somebody took back before it was promoted stays back.
+async fn refuse_withdrawn(services: &Services, plan: &Plan) -> Result<(), StepError> {
+    let listed = catalog::with_id(&services.control, Some(&plan.network), &plan.id).await.map_err(classify)?;
+    if !listed.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} was taken back or has expired, so `latest` does not go to it", plan.id);
+    Err(StepError::fail(std::io::Error::other(what)))
 }

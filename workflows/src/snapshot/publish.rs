@@ -2,7 +2,7 @@
 //! signature. From that moment the snapshot exists.
 
 use bytes::Bytes;
-use chrono::SecondsFormat;
+use chrono::{SecondsFormat, Utc};
 use engine::{Ctx, StepError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,6 +18,7 @@ use super::signing;
 use super::upload::{self, Sent};
 use crate::catalog;
 use crate::dirty;
+use crate::pointer;
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -44,6 +45,7 @@ pub(super) async fn run(ctx: Ctx<Services>, proved: Proved) -> Result<Published,
     signing::publish_keys(services).await?;
     put_signed(services, &plan, Key::Checksum(plan.path()), Bytes::from(line)).await?;
     let manifest = manifest(&plan, spliced, &proved);
+    refuse_outlived(services, &plan, &manifest).await?;
     let bytes = Bytes::from(manifest.to_bytes());
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
     put_signed(services, &plan, Key::Manifest(plan.path()), bytes).await?;
@@ -51,6 +53,18 @@ pub(super) async fn run(ctx: Ctx<Services>, proved: Proved) -> Result<Published,
     let cut = plan.ranges.iter().map(|range| range.heights).filter(|heights| !plan.reused.contains(heights));
     dirty::clear(&services.control, &plan.network, cut.collect(), plan.created_at).await.map_err(classify)?;
     Ok(Published { manifest_sha256 })
+}
+
+/// What a run stored is named by nothing before its manifest: where it failed, and is tried again after the grace time, pruning
+/// may have removed it.
+async fn refuse_outlived(services: &Services, plan: &Plan, manifest: &Manifest) -> Result<(), StepError> {
+    if (Utc::now() - plan.created_at).to_std().unwrap_or_default() < services.settings.prune_grace {
+        return Ok(());
+    }
+    match pointer::lacking(services, manifest).await? {
+        None => Ok(()),
+        Some(problem) => Err(StepError::fail(std::io::Error::other(format!("{problem}; retry this run from the start")))),
+    }
 }
 
 /// Writes an object and, before it, its signature: whoever sees the object finds the signature.

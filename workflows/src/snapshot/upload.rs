@@ -131,7 +131,7 @@ impl Upload {
         if !gone {
             return classify(error);
         }
-        match catalog::end_upload(&services.control, &self.key.to_string()).await {
+        match catalog::forget_upload(&services.control, &self.key.to_string(), &self.id).await {
             Ok(()) => StepError::retry(error),
             Err(error) => classify(error),
         }

@@ -98,6 +98,15 @@ pub enum KeyringError {
         #[source]
         source: std::io::Error,
     },
+    /// The keys are rotated, but the secret half of the old one is still there.
+    #[error("the keys are rotated, but the old secret key {} could not be removed: remove it by hand, and do not rotate again", path.display())]
+    NotDestroyed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Others may read a secret key.
     #[error("{} can be read by others: run chmod 600 on it, and rotate the key if others may have it", path.display())]
     Open {
@@ -166,7 +175,7 @@ impl Keyring {
     /// The next key signs from now on, a new one is next, and the secret half of the old one is destroyed.
     ///
     /// # Errors
-    /// [`KeyringError`]; after an error the roles are as they were.
+    /// [`KeyringError`]; after [`KeyringError::NotDestroyed`] the keys are rotated, after any other the roles are as they were.
     pub fn rotate(&self) -> Result<Vec<PublishedKey>, KeyringError> {
         let old = self.roles()?;
         // A key that cannot be opened must not begin to sign.
@@ -175,7 +184,11 @@ impl Keyring {
         retired.push(old.active.clone());
         self.write_roles(&Roles { active: old.next, next: self.make_key()?, retired })?;
         let secret = self.dir.join(format!("{}.key", old.active));
-        std::fs::remove_file(&secret).map_err(|source| self.failed(&secret, source))?;
+        match std::fs::remove_file(&secret) {
+            // Its owner has moved it away.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            destroyed => destroyed.map_err(|source| KeyringError::NotDestroyed { path: secret, source })?,
+        }
         self.published()
     }
 
@@ -236,8 +249,15 @@ impl Keyring {
     fn write_roles(&self, roles: &Roles) -> Result<(), KeyringError> {
         let (draft, path) = (self.dir.join(".keyring.json.new"), self.dir.join(ROLES));
         let text = serde_json::to_vec_pretty(roles).unwrap_or_default();
-        let written = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path));
-        written.map_err(|source| self.failed(&path, source))
+        let written = || {
+            let mut file = std::fs::File::create(&draft)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&draft, &path)?;
+            // Before the old secret goes, this must have come through a loss of power.
+            std::fs::File::open(&self.dir)?.sync_all()
+        };
+        written().map_err(|source| self.failed(&path, source))
     }
 
     /// Makes a pair of files and returns the key's id.
