@@ -1,7 +1,7 @@
 //! HTTP in, JSON out.
 //!
-//! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key. Unless the service listens on loopback
-//! alone, reading runs, schedules and workers needs one of any scope, and whatever changes something one of scope operator.
+//! Routes stand at the root and, the same, under `/api`. Reading snapshots needs no key. But for programs of this machine, where the service
+//! listens on loopback alone, reading runs, schedules and workers needs one of any scope, and whatever changes something one of scope operator.
 
 pub mod auth;
 mod body;

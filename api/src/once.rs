@@ -34,7 +34,8 @@ impl<S: Sync> FromRequestParts<S> for Asked {
         let key = parts.headers.get("idempotency-key").map(HeaderValue::to_str).transpose().map_err(unreadable)?;
         let actor = parts.extensions.get::<Actor>().map_or_else(|| "local".to_owned(), |actor| actor.0.clone());
         // Under `/api` the router has taken that off: both are the same request.
-        let request = format!("{} {}", parts.method, parts.uri.path());
+        let asked = parts.uri.path_and_query().map_or("/", |asked| asked.as_str());
+        let request = format!("{} {asked}", parts.method);
         Ok(Self { actor, request, key: key.map(str::to_owned) })
     }
 }

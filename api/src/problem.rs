@@ -45,6 +45,17 @@ impl Problem {
         self
     }
 
+    /// 422 for what no database can hold, else [`Problem::unavailable`].
+    pub(crate) fn of_database(what: &str, error: &sqlx::Error) -> Self {
+        match error.as_database_error().filter(|refused| is_of_data(refused.code().as_deref())) {
+            Some(refused) => {
+                let detail = format!("the database cannot hold this value: {}", refused.message());
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR", detail)
+            }
+            None => Self::unavailable(what, error),
+        }
+    }
+
     /// 503 for what may work later.
     pub fn unavailable(what: &str, error: &dyn std::error::Error) -> Self {
         tracing::error!(error = %chain(error), "{what}");
@@ -90,8 +101,13 @@ impl IntoResponse for Problem {
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        Self::unavailable("the control database does not answer", &error)
+        Self::of_database("the control database does not answer", &error)
     }
+}
+
+/// SQLSTATE class 22 (PostgreSQL documentation, appendix A): what was sent is wrong, for example text with a NUL, and will be again.
+fn is_of_data(code: Option<&str>) -> bool {
+    code.is_some_and(|code| code.starts_with("22"))
 }
 
 impl From<StoreError> for Problem {

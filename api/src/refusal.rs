@@ -15,7 +15,7 @@ fn conflict(code: &'static str, error: &impl std::error::Error) -> Problem {
 impl From<BadParams> for Problem {
     fn from(error: BadParams) -> Self {
         match error {
-            BadParams::Database(source) => Self::unavailable("the indexed database does not answer", &source),
+            BadParams::Database(source) => Self::of_database("the indexed database does not answer", &source),
             other => of_params(&other),
         }
     }
@@ -26,7 +26,7 @@ fn of_params(error: &BadParams) -> Problem {
         BadParams::UnknownWorkflow { .. } => Problem::not_found("WORKFLOW_NOT_FOUND", error.to_string()),
         BadParams::Params { .. } => unfit(error.to_string()),
         BadParams::Nothing { .. } => conflict("NOTHING_TO_DO", error),
-        BadParams::Database(source) => Problem::unavailable("the indexed database does not answer", source),
+        BadParams::Database(source) => Problem::of_database("the indexed database does not answer", source),
     }
 }
 

@@ -69,6 +69,38 @@ async fn a_key_of_the_original_may_read_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn on_loopback_neither_a_proxy_nor_a_page_of_another_site_acts_as_the_operator() {
+    let site = site_with_chain(1_000).await;
+    let operator = run(&site, &["api-key", "create", "proxy", "--scope", "operator"]).await;
+    let service = site.serve().await;
+    let ask = async |method: reqwest::Method, path: &str, header: (&str, &str), key: Option<&Value>| {
+        let request = reqwest::Client::new().request(method, format!("{}{path}", service.url)).header(header.0, header.1);
+        let request = match key {
+            Some(key) => request.bearer_auth(key.as_str().unwrap()),
+            None => request.body("{}"),
+        };
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.headers().contains_key("www-authenticate"))
+    };
+    let (get, post) = (reqwest::Method::GET, reqwest::Method::POST);
+    let proxied = [("forwarded", "for=192.0.2.1"), ("x-forwarded-for", "192.0.2.1"), ("host", "snapshots.example")];
+    let paged = [("origin", "https://page.example"), ("sec-fetch-site", "cross-site")];
+    for header in proxied {
+        assert_eq!(ask(get.clone(), "/runs", header, None).await, (401, true), "{header:?}");
+        assert_eq!(ask(get.clone(), "/snapshots", header, None).await, (200, false), "{header:?}");
+        assert_eq!(ask(get.clone(), "/runs", header, Some(&operator["key"])).await, (200, false), "{header:?}");
+    }
+    for header in proxied.into_iter().chain(paged) {
+        assert_eq!(ask(post.clone(), "/workflows/snapshot/runs", header, None).await, (401, true), "{header:?}");
+        assert_eq!(ask(post.clone(), "/new_block", header, None).await, (403, false), "{header:?}");
+        assert_eq!(ask(post.clone(), "/new_mempool_tx", header, None).await, (403, false), "{header:?}");
+    }
+    assert_eq!(service.json("/runs").await["data"], json!([]), "nothing was started");
+    let own = ("origin", service.url.as_str());
+    assert_eq!(ask(post, "/workflows/snapshot/runs", own, None).await, (202, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ingest_role_is_not_opened_to_everybody() {
     let site = site().await;
     let refused = site.command().args(["serve", "--listen", "0.0.0.0:0"]).output().await.unwrap();

@@ -54,6 +54,19 @@ async fn curl_follows_latest_to_the_dated_object_and_sha256sum_agrees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn behind_a_public_address_manifests_name_that_and_objects_stay_open_to_all() {
+    let site = site_with_chain(1_000).await.with_embedded_bucket();
+    let service = site.serve_with(&[("PUBLIC_BASE_URL", "https://snapshots.example/")]).await;
+    let manifest = service.cut().await;
+    let key = Key::Archive(manifest.path()).to_string();
+    assert_eq!(manifest.url, format!("https://snapshots.example/{key}"));
+    let proxied = [("host", "snapshots.example"), ("x-forwarded-for", "192.0.2.1")];
+    for path in [format!("/{key}"), "/mainnet/latest".into(), "/mainnet/status.json".into(), "/snapshots".into()] {
+        assert_eq!(ask(&service, Method::GET, &path, &proxied).await.status(), StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ranges_and_preconditions_are_those_of_the_rfc() {
     let (site, service, manifest) = published().await;
     let keys = [Key::Archive(manifest.path()), Key::Manifest(manifest.path()), Key::Chunk(manifest.chunks[0].sha256.clone())];

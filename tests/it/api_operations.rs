@@ -208,6 +208,10 @@ const NONSENSE: &[(Method, &str, &str, u16, &str)] = &[
     (Method::POST, "/queues/gpu/pause", r#"{"reason":"x"}"#, 404, "QUEUE_NOT_FOUND"),
     (Method::POST, "/runs/none/retry", "", 404, "RUN_NOT_FOUND"),
     (Method::POST, "/runs/retry", "{}", 422, "VALIDATION_ERROR"),
+    (Method::POST, "/runs/retry", r#"{"filter":{"workflow":"snapshot","text":"a\u0000b"}}"#, 422, "VALIDATION_ERROR"),
+    (Method::POST, "/workflows/scrub/runs", r#"{"network":"a\u0000b"}"#, 422, "VALIDATION_ERROR"),
+    (Method::POST, "/workflows/prune/runs", r#"{"network":"a\u0000b"}"#, 422, "VALIDATION_ERROR"),
+    (Method::POST, "/workflows/retract/runs", r#"{"id":"a\u0000b","reason":"x"}"#, 422, "VALIDATION_ERROR"),
     (Method::POST, "/runs/retry", r#"{"filter":{"workflow":"nothing"}}"#, 422, "VALIDATION_ERROR"),
     (Method::POST, "/runs/retry", r#"{"filter":{"workflow":"snapshot","states":["running"]}}"#, 422, "VALIDATION_ERROR"),
     (Method::GET, "/runs?state=broken", "", 400, "VALIDATION_ERROR"),
@@ -255,6 +259,8 @@ async fn what_makes_no_sense_is_refused_with_its_status_and_changes_nothing() {
     }
     let other = ask(&service, Method::POST, "/workflows/snapshot/runs", "{\"network\":\"mainnet\"}", Some("once")).await;
     assert_eq!((other.status, &other.body["runId"]), (422, &json!(unfinished)), "{}", other.body);
+    let query = ask(&service, Method::POST, "/workflows/snapshot/runs?network=testnet", "{}", Some("once")).await;
+    assert_eq!((query.status, query.replayed), (409, false), "another query is another request: {}", query.body);
     let same = ask(&service, Method::POST, "/api/workflows/snapshot/runs", "{}", Some("once")).await;
     assert_eq!((same.status, same.replayed, &same.body["runId"]), (202, true, &json!(unfinished)), "{}", same.body);
     assert_eq!(ledger(&pool).await, before, "something was changed by what was refused");

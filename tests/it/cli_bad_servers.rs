@@ -28,6 +28,18 @@ async fn serve_in(home: &Home, flags: &[&str]) -> Ran {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_engine_ends_by_itself_ends_and_says_why() {
+    let site = site().await;
+    assert_eq!(run(site.command().arg("migrate")).await.code, Some(0));
+    let pool = site.database.pool().await;
+    let sql = "create function break_it() returns trigger language plpgsql as $$ begin raise 'broken'; end $$; \
+        create trigger break_it before insert on snapshots.worker for each row execute function break_it()";
+    sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+    serve_with(&site, &[]).await.error_with(1, &["cannot register this worker"]);
+    assert!(!site.dir.path().join("service.json").exists(), "its address is taken away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_does_not_answer_is_unreachable_within_seconds() {
     let site = site().await;
     let url = format!("postgres://me:secret@127.0.0.1:{}/chain", closed_port());

@@ -126,6 +126,47 @@ async fn a_lease_renewed_in_time_is_left_alone() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_cannot_be_ended_keeps_no_other_from_being_ended() {
+    let bench = Bench::new(line).await;
+    for n in 0..3 {
+        bench.client.start(&StartRun::new("line", json!(n))).await.unwrap();
+    }
+    let mut steps = Vec::new();
+    for _ in 0..3 {
+        steps.push(bench.claim_for("gone", Duration::from_millis(1)).await.unwrap().lease().step);
+    }
+    // The first to be swept.
+    let broken = format!(
+        "create function break_one() returns trigger language plpgsql as $$ begin raise 'broken'; end $$; \
+         create trigger break_one before update on snapshots.attempt for each row when (new.step_id = {}) \
+             execute function break_one()",
+        steps[0]
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(broken)).execute(&bench.pool).await.unwrap();
+    let mut ended = 0;
+    poll("the two others are ended", async || {
+        ended += sweep(&bench).await;
+        ended == 2
+    })
+    .await;
+    sqlx::raw_sql("drop trigger break_one on snapshots.attempt").execute(&bench.pool).await.unwrap();
+    assert_eq!(sweep(&bench).await, 1, "it is tried again");
+}
+
+#[tokio::test]
+async fn the_error_of_a_failed_step_is_stored_even_if_it_holds_nul() {
+    async fn fails(_: Ctx<Probe>, _: Value) -> Result<Value, StepError> {
+        Err(StepError::fail("the node said a\0b"))
+    }
+    let bench = Bench::new(|| vec![Workflow::named("nul", 1).step("a", fails)]).await;
+    let run = bench.client.start(&StartRun::new("nul", json!(1))).await.unwrap();
+    let worker = bench.worker(Probe::open());
+    let detail = bench.finished(run).await;
+    assert_eq!(detail.run.error.as_deref(), Some("step `a` failed: the node said a\u{fffd}b"));
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_crash_costs_an_attempt_and_a_step_that_always_crashes_stops_at_its_cap() {
     let bench = Bench::new(line).await;
     let run = bench.client.start(&StartRun::new("line", json!(1))).await.unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use snapshot::key::Key;
 
-use crate::support::{ServiceProcess, cut, growing_site, repair};
+use crate::support::{ServiceProcess, cut, growing_site, repair, site};
 
 async fn state(service: &ServiceProcess) -> Value {
     service.json("/status").await["snapshots"][0].clone()
@@ -11,10 +11,11 @@ async fn state(service: &ServiceProcess) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_of_the_snapshots_is_the_worst_that_holds() {
-    let site = growing_site(300, 299).await;
+    let site = growing_site(300, 299).await.with_embedded_bucket();
     let pool = site.database.pool().await;
     let service = site.serve().await;
     assert_eq!(state(&service).await["state"], "stale", "there is none yet");
+    assert_eq!(service.json("/status").await["status"], "degraded");
     let (manifest, _) = cut(&service, &pool, json!({})).await;
 
     let status = service.json("/status").await;
@@ -54,6 +55,48 @@ async fn the_state_of_the_snapshots_is_the_worst_that_holds() {
     assert!(refused["auditProblem"].as_str().unwrap().contains("100..=102"), "{refused:#}");
     assert_eq!(refused["snapshot"]["id"], json!(manifest.snapshot_id), "`latest` is as it was");
     service.complete("status", &json!({})).await;
-    let object = std::fs::read(site.objects().join(Key::Status("mainnet".into()).to_string())).unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&object).unwrap()["state"], "failed-audit");
+    let object = async || service.json("/mainnet/status.json").await;
+    assert_eq!(object().await["state"], "failed-audit");
+
+    assert_eq!(service.post_json("/queues/io/pause", &json!({ "reason": "a test" })).await.status(), 200);
+    let cancelled = service.start_run().await;
+    assert_eq!(state(&service).await["state"], "failed-audit", "a run that has not ended judges nothing");
+    assert_eq!(service.post(&format!("/runs/{cancelled}/cancel")).await.status(), 202);
+    assert_eq!(service.ended(&cancelled).await["state"], "cancelled");
+    assert_eq!(state(&service).await["state"], "failed-audit", "nor does one that was cancelled");
+    assert_eq!(service.post("/queues/io/resume").await.status(), 200);
+    repair(&pool, "n_tup_upd", &["update public.blocks set canonical = true where height between 100 and 102"]).await;
+    cut(&service, &pool, json!({})).await;
+    let (object, shown) = (object().await, service.json("/status").await);
+    assert_eq!((&object["state"], &object["lastRun"]), (&json!("fresh"), &Value::Null), "written as `latest` moves: {object:#}");
+    assert_eq!((&shown["status"], &shown["snapshots"][0]["state"]), (&json!("healthy"), &json!("fresh")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_chain_is_neither_complete_nor_healthy_and_what_went_wrong_inside_is_not_shown_to_strangers() {
+    let site = site().await;
+    let service = site.serve().await;
+    let status = service.json("/status").await;
+    assert_eq!((&status["status"], &status["integrity"]), (&json!("degraded"), &json!("empty")), "{status:#}");
+
+    let pool = site.database.pool().await;
+    sqlx::raw_sql(
+        "insert into public.index_progress (network) values ('mainnet');
+         insert into public.views (name, definition, schema_hash, handler_path, last_error) values ('v', '{}', '', '', 'a secret')",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    assert_eq!(service.ended(&service.start_run().await).await["state"], "failed");
+    let seen = async |host: &str| -> Value {
+        let request = reqwest::Client::new().get(format!("{}/status", service.url)).header("host", host);
+        request.send().await.unwrap().json().await.unwrap()
+    };
+    let (inside, outside) = (seen("localhost").await, seen("snapshots.example").await);
+    assert_eq!(
+        (&inside["views"][0]["lastError"], &inside["snapshots"][0]["lastRun"]["state"]),
+        (&json!("a secret"), &json!("failed"))
+    );
+    assert_eq!((&outside["views"][0]["lastError"], &outside["snapshots"][0]["lastRun"]), (&Value::Null, &Value::Null));
+    assert!(outside["views"][0].as_object().unwrap().contains_key("lastError"), "the original's field stays");
 }

@@ -195,6 +195,11 @@ impl ServiceProcess {
         self.http.post(format!("{}{path}", self.url)).send().await.unwrap()
     }
 
+    /// `POST` with a body.
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> reqwest::Response {
+        self.http.post(format!("{}{path}", self.url)).json(body).send().await.unwrap()
+    }
+
     /// `POST /workflows/snapshot/runs`.
     pub(crate) async fn create(&self, params: &Value) -> reqwest::Response {
         self.http.post(format!("{}/workflows/snapshot/runs", self.url)).json(params).send().await.unwrap()

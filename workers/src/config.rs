@@ -211,7 +211,7 @@ pub struct Servers {
     pub control_database_url: Option<String>,
     /// `S3_BUCKET` with `S3_ENDPOINT`, `S3_TIMEOUT_SECONDS` and `AWS_*`.
     pub store: Option<StoreConfig>,
-    /// `PUBLIC_BASE_URL`: where the bucket can be read by anyone.
+    /// `PUBLIC_BASE_URL`: where the bucket, or the service that holds it, can be read by anyone.
     pub public_base_url: Option<String>,
     /// `SNAPSHOTS_SIGNING_KEY_DIR` and the password of its keys.
     pub signing: Signing,

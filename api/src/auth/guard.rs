@@ -6,7 +6,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::keys::{Holder, holder};
-use super::{Access, Actor, Scope};
+use super::local::stranger;
+use super::{Access, Actor, Insider, Scope};
 use crate::problem::Problem;
 use crate::state::ApiState;
 
@@ -27,6 +28,13 @@ pub(crate) async fn guard_operations(State(state): State<ApiState>, request: Req
     pass(state, Reading::Keyed, request, next).await
 }
 
+/// Before a node's posts, which carry no key: they are taken from programs of this machine alone.
+pub(crate) async fn guard_ingest(request: Request, next: Next) -> Response {
+    let Some(why) = stranger(&request) else { return next.run(request).await };
+    let detail = format!("a node's posts are taken straight from a program of this machine alone ({why})");
+    Problem::new(StatusCode::FORBIDDEN, "AUTHORIZATION_ERROR", detail).into_response()
+}
+
 async fn pass(state: ApiState, reading: Reading, mut request: Request, next: Next) -> Response {
     let presented = match bearer(request.headers()) {
         Ok(key) => key,
@@ -43,9 +51,12 @@ async fn pass(state: ApiState, reading: Reading, mut request: Request, next: Nex
             Err(error) => return Problem::from(error).into_response(),
         },
     };
-    if let Err(response) = allowed(state.access, reading, request.method(), holder.as_ref()) {
+    let caller = Caller { access: state.access, stranger: stranger(&request), holder: holder.as_ref() };
+    if let Err(response) = caller.allowed(reading, request.method()) {
         return *response;
     }
+    let insider = Insider(caller.is_insider());
+    request.extensions_mut().insert(insider);
     let actor = holder.as_ref().map_or_else(|| "local".to_owned(), |holder| holder.actor.clone());
     request.extensions_mut().insert(Actor(actor));
     if let Some(holder) = holder {
@@ -61,18 +72,37 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "AUTHENTICATION_ERROR", "use `Authorization: Bearer sk-sl_…`"))
 }
 
-fn allowed(access: Access, reading: Reading, method: &Method, holder: Option<&Holder>) -> Result<(), Box<Response>> {
-    let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    match holder {
-        _ if reads && reading == Reading::Open => Ok(()),
-        Some(_) if reads => Ok(()),
-        Some(holder) if holder.scope >= Scope::Operator => Ok(()),
-        Some(holder) => {
-            let detail = format!("this key has scope {}; scope operator is needed", holder.scope);
-            Err(Box::new(Problem::new(StatusCode::FORBIDDEN, "AUTHORIZATION_ERROR", detail).into_response()))
+/// Who asks, as far as it is known.
+struct Caller<'a> {
+    access: Access,
+    stranger: Option<&'static str>,
+    holder: Option<&'a Holder>,
+}
+
+impl Caller<'_> {
+    fn is_insider(&self) -> bool {
+        self.holder.is_some() || self.access == Access::Loopback && self.stranger.is_none()
+    }
+
+    fn allowed(&self, reading: Reading, method: &Method) -> Result<(), Box<Response>> {
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        match self.holder {
+            _ if reads && reading == Reading::Open => Ok(()),
+            Some(_) if reads => Ok(()),
+            Some(holder) if holder.scope >= Scope::Operator => Ok(()),
+            Some(holder) => {
+                let detail = format!("this key has scope {}; scope operator is needed", holder.scope);
+                Err(Box::new(Problem::new(StatusCode::FORBIDDEN, "AUTHORIZATION_ERROR", detail).into_response()))
+            }
+            None if self.is_insider() => Ok(()),
+            None => {
+                let why = self.stranger.filter(|_| self.access == Access::Loopback);
+                let why =
+                    why.map(|why| format!(" since this request did not come straight from a program of this machine ({why})"));
+                let detail = format!("a key is needed{}; make one with `snapshots api-key create`", why.unwrap_or_default());
+                Err(Box::new(challenge(&detail)))
+            }
         }
-        None if access == Access::Loopback => Ok(()),
-        None => Err(Box::new(challenge("a key is needed; make one with `snapshots api-key create`"))),
     }
 }
 
@@ -88,7 +118,8 @@ mod tests {
 
     fn status(access: Access, reading: Reading, method: Method, scope: Option<Scope>) -> u16 {
         let holder = scope.map(|scope| Holder { actor: "a".into(), scope });
-        allowed(access, reading, &method, holder.as_ref()).map_or_else(|response| response.status().as_u16(), |()| 200)
+        let caller = Caller { access, stranger: None, holder: holder.as_ref() };
+        caller.allowed(reading, &method).map_or_else(|response| response.status().as_u16(), |()| 200)
     }
 
     #[test]

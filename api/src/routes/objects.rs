@@ -22,6 +22,7 @@ pub(crate) fn router() -> Router<ApiState> {
         .route("/signing-keys/{name}", get(public_key))
         .route("/latest.json", get(latest_of_all))
         .route("/{network}/latest.json", get(latest))
+        .route("/{network}/status.json", get(status))
 }
 
 async fn chunk(
@@ -78,6 +79,16 @@ async fn latest(
 ) -> Result<Response, Problem> {
     let key = is_plain(&network).then(|| Key::Latest(network.clone()));
     serve(state, format!("{network}/latest.json"), key, method, headers).await
+}
+
+async fn status(
+    state: State<ApiState>,
+    Path(network): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let key = is_plain(&network).then(|| Key::Status(network.clone()));
+    serve(state, format!("{network}/status.json"), key, method, headers).await
 }
 
 /// Answers with the object `key`; `None` where what was `asked` for is no name of a public object.

@@ -12,6 +12,7 @@ use axum::routing::post;
 use chain::ingest::{ACKNOWLEDGED, Ingest, IngestError, Outcome};
 use serde_json::{Value, json};
 
+use crate::auth::guard_ingest;
 use crate::problem::Problem;
 
 /// Mainnet's genesis has more than 118,000 events in one body.
@@ -20,6 +21,7 @@ const BODY_BYTES: usize = 512 << 20;
 pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
     let routes = ACKNOWLEDGED.iter().fold(Router::new(), |router, path| router.route(path, post(take)));
     let routes = routes.route("/new_block", post(take));
+    let routes = routes.layer(axum::middleware::from_fn(guard_ingest));
     routes.layer(DefaultBodyLimit::max(BODY_BYTES)).with_state(ingest)
 }
 

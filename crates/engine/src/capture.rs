@@ -17,7 +17,7 @@ use tracing_subscriber::{Layer, Registry, layer::Context, registry::LookupSpan};
 
 use crate::{
     model::{Level, LogLine},
-    redact::redact,
+    redact::storable,
 };
 
 const LINES: usize = 200;
@@ -105,7 +105,7 @@ impl Tail {
 fn line(event: &Event<'_>) -> LogLine {
     let mut text = Text::default();
     event.record(&mut text);
-    let mut text = redact(&format!("{}{}", text.message, text.fields)).into_owned();
+    let mut text = storable(&format!("{}{}", text.message, text.fields));
     if text.len() > LINE {
         let end = (0..=LINE).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

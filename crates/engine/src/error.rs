@@ -7,7 +7,7 @@ use crate::{
     model::{RunId, RunState},
     once::KeyError,
     prepare::PrepareError,
-    redact::redact,
+    redact::storable,
 };
 
 /// A cause of any type.
@@ -306,7 +306,7 @@ pub enum EngineError {
     Register(#[source] sqlx::Error),
 }
 
-/// Renders an error and all its causes, without passwords: `cannot upload: connection refused`.
+/// Renders an error and all its causes, without passwords and fit to be stored: `cannot upload: connection refused`.
 #[must_use]
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -320,7 +320,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         }
         next = cause.source();
     }
-    redact(&text).into_owned()
+    storable(&text)
 }
 
 /// The text of a panic's payload.

@@ -24,9 +24,19 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// [`redact`]ed, and of what PostgreSQL's `text` and `jsonb` can hold: NUL, the one character they cannot, is replaced.
+pub(crate) fn storable(text: &str) -> String {
+    redact(text).replace('\0', "\u{fffd}")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::redact;
+    use super::{redact, storable};
+
+    #[test]
+    fn what_is_stored_holds_neither_passwords_nor_nul() {
+        assert_eq!(storable("a\0b at postgres://ann:s@db/x"), "a\u{fffd}b at postgres://ann:***@db/x");
+    }
 
     #[test]
     fn passwords_are_hidden_wherever_a_url_stands() {

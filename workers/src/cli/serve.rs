@@ -1,4 +1,4 @@
-//! `snapshots serve`: all roles in one process, until it is told to stop.
+//! `snapshots serve`: all roles in one process, until it is told to stop or a part of it breaks.
 
 use clap::Args;
 use serde_json::json;
@@ -37,13 +37,16 @@ pub(super) async fn start(
 pub(crate) async fn run(args: ServeArgs, output: Output) -> anyhow::Result<()> {
     let servers = Servers::from_env()?;
     let mut signals = Signals::listen()?;
-    let Some(service) = start(&args.service, &servers, Keep::Lasting, &mut signals).await? else { return Ok(()) };
+    let Some(mut service) = start(&args.service, &servers, Keep::Lasting, &mut signals).await? else { return Ok(()) };
     output.result(
         &format!("serving {} from {}", service.url, service.dir().display()),
         &json!({ "url": service.url, "dataDir": service.dir() }),
     );
-    signals.next().await;
+    let ended = tokio::select! {
+        () = signals.next() => Ok(()),
+        broken = service.broken() => Err(broken),
+    };
     output.say_aside("stopping; once more to stop at once");
     service.stop(signals.next()).await;
-    Ok(())
+    ended
 }

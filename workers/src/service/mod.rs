@@ -41,7 +41,7 @@ pub struct Service {
     backends: Backends,
     shutdown: Shutdown,
     listener: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Service {
@@ -73,10 +73,7 @@ impl Service {
         })?;
         let url = format!("http://{}", bind.local_addr()?);
         let delivery = if servers.store.is_none() { Delivery::Service } else { Delivery::Bucket };
-        let public_base_url = match (&servers.public_base_url, delivery) {
-            (Some(public), Delivery::Bucket) => public.clone(),
-            _ => url.clone(),
-        };
+        let public_base_url = servers.public_base_url.clone().unwrap_or_else(|| url.clone());
         let signing = servers.signing.for_service(backends.dir(), servers.store.is_none())?;
         let services = backends.services(settings(args, public_base_url), signing).await?;
         let shutdown = Shutdown::default();
@@ -87,13 +84,13 @@ impl Service {
         if args.has(Role::Scheduler) {
             client.ensure_schedules(&roles::schedules(&args.schedules)).await.context("cannot write the schedules")?;
         }
+        Found { url: url.clone(), pid: std::process::id() }.write(backends.dir())?;
         let mut tasks = vec![tokio::spawn(work(engine, shutdown.clone()))];
         let listener = CancellationToken::new();
         let stopping = listener.clone();
         let state = ApiState { services: services.clone(), engine: client.clone(), delivery, access, stopping };
         let routes = routes(args, state);
         tasks.push(tokio::spawn(listen(bind, routes, listener.clone())));
-        Found { url: url.clone(), pid: std::process::id() }.write(backends.dir())?;
         Ok(Running { url, services, engine: client, shutdown, listener, tasks })
     }
 
@@ -105,6 +102,20 @@ impl Service {
     /// A directory of stock PostgreSQL programs that fit the database.
     pub fn pg_program(&self, name: &str) -> std::path::PathBuf {
         self.backends.pg_program(name)
+    }
+
+    /// Waits until the engine or the listener ends though nobody asked it to: a service without one only looks alive. Why it did.
+    pub async fn broken(&mut self) -> anyhow::Error {
+        let (ended, which, _) = futures::future::select_all(self.tasks.iter_mut()).await;
+        // What has given its result must not be waited for again.
+        drop(self.tasks.swap_remove(which));
+        let cause = match ended {
+            Ok(Ok(())) => anyhow::anyhow!("it came to its end"),
+            Ok(Err(error)) => error,
+            Err(panicked) => panicked.into(),
+        };
+        let failure = Failure::caused(Exit::Failed, "a part of the service ended by itself", cause);
+        failure.hint("mend what it names, then start the service again: runs go on where they were").into()
     }
 
     /// Ends the service: running steps get 20 s to come to a good place, or none if `now` fires first.
@@ -136,7 +147,7 @@ struct Running {
     engine: engine::Client,
     shutdown: Shutdown,
     listener: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Running {
@@ -162,10 +173,8 @@ fn access(args: &ServiceArgs) -> Result<Access, Failure> {
     Ok(Access::Keys)
 }
 
-async fn work(engine: Engine<Services>, shutdown: Shutdown) {
-    if let Err(error) = engine.run(shutdown).await {
-        tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "the worker stopped");
-    }
+async fn work(engine: Engine<Services>, shutdown: Shutdown) -> anyhow::Result<()> {
+    engine.run(shutdown).await.context("the worker stopped")
 }
 
 fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {
@@ -202,9 +211,6 @@ fn routes(args: &ServiceArgs, state: ApiState) -> Router {
     api::finish(routes)
 }
 
-async fn listen(bind: TcpListener, routes: Router, stop: CancellationToken) {
-    let served = axum::serve(bind, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served.context("the listener stopped") {
-        tracing::error!(error = format!("{error:#}"), "HTTP ended");
-    }
+async fn listen(bind: TcpListener, routes: Router, stop: CancellationToken) -> anyhow::Result<()> {
+    axum::serve(bind, routes).with_graceful_shutdown(stop.cancelled_owned()).await.context("the listener stopped")
 }

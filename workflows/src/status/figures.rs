@@ -78,11 +78,21 @@ pub(super) async fn last_run(db: impl PgExecutor<'_>, network: &str) -> sqlx::Re
     sqlx::query_as(sql).bind(crate::snapshot::NAME).bind(network).fetch_optional(db).await
 }
 
-/// Why a run refused the chain.
-pub(super) async fn audit_problem(db: impl PgExecutor<'_>, run: &LastRun) -> sqlx::Result<Option<String>> {
-    let sql = "select data ->> 'problem' from snapshots.event where run_id = $1 and kind = $2 order by id desc limit 1";
-    let found: Option<Option<String>> =
-        sqlx::query_scalar(sql).bind(run.id).bind(crate::snapshot::AUDIT_FAILED).fetch_optional(db).await?;
+/// Why the newest run that ended refused the chain, if it did. A run in its last step, which is the one that moves `latest` and
+/// then writes the state, has accepted the chain already; one that was cancelled says nothing.
+pub(super) async fn audit_problem(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Option<String>> {
+    let sql = "with judged as (
+                   select r.id, r.state from snapshots.run r
+                   where r.workflow = $1 and r.unique_key = $2
+                     and (r.state in ('succeeded', 'failed')
+                          or exists (select from snapshots.step s
+                                     where s.run_id = r.id and s.name = 'promote' and s.started_at is not null))
+                   order by coalesce(r.done_at, now()) desc limit 1
+               )
+               select e.data ->> 'problem' from judged join snapshots.event e on e.run_id = judged.id
+               where judged.state = 'failed' and e.kind = $3 order by e.id desc limit 1";
+    let query = sqlx::query_scalar(sql).bind(crate::snapshot::NAME).bind(network).bind(crate::snapshot::AUDIT_FAILED);
+    let found: Option<Option<String>> = query.fetch_optional(db).await?;
     Ok(found.flatten())
 }
 

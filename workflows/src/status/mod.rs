@@ -32,7 +32,7 @@ pub const NAME: &str = "status";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// The last run refused the chain, or scrubbing found history that differs from what was published.
+    /// The newest run that ended refused the chain, or scrubbing found history that differs from what was published.
     FailedAudit,
     /// The indexed chain has gaps, so the next snapshot will be refused.
     Gap,
@@ -78,16 +78,24 @@ pub struct Freshness {
     pub snapshot: Option<Newest>,
     /// The indexed chain.
     pub chain: ChainFigures,
-    /// Why the last run refused the chain, if it did.
+    /// Why the newest run that ended refused the chain, if it did.
     pub audit_problem: Option<String>,
     /// Ranges of published history that differ from the database or the bucket, and wait for the next snapshot.
     pub changed_ranges: u64,
-    /// The last run of the snapshot workflow; not in the bucket.
+    /// The last run of the snapshot workflow; not for everybody, so not in the bucket.
     pub last_run: Option<LastRun>,
     /// Age from which a snapshot is called lagging.
     pub lagging_after_seconds: u64,
     /// Age from which it is called stale.
     pub stale_after_seconds: u64,
+}
+
+impl Freshness {
+    /// What everybody may read: no row of our ledger.
+    #[must_use]
+    pub fn public(self) -> Self {
+        Self { last_run: None, ..self }
+    }
 }
 
 /// Why the state cannot be told.
@@ -102,6 +110,9 @@ pub enum StatusError {
     /// The pointer is not one.
     #[error("`latest` cannot be read")]
     Pointer(#[from] serde_json::Error),
+    /// The pointer names no time: of no age at all is not what it would mean.
+    #[error("`latest` does not say when its snapshot was cut")]
+    Time(#[from] chrono::ParseError),
 }
 
 impl Classify for StatusError {
@@ -109,7 +120,7 @@ impl Classify for StatusError {
         match self {
             Self::Database(error) => error.is_retryable(),
             Self::Bucket(error) => error.is_retryable(),
-            Self::Pointer(_) => false,
+            Self::Pointer(_) | Self::Time(_) => false,
         }
     }
 }
@@ -125,14 +136,11 @@ pub async fn find(services: &Services, network: &str) -> Result<Freshness, Statu
     };
     let chain = figures::chain(&services.indexed).await?;
     let last_run = figures::last_run(&services.control, network).await?;
-    let audit_problem = match &last_run {
-        Some(run) => figures::audit_problem(&services.control, run).await?,
-        None => None,
-    };
+    let audit_problem = figures::audit_problem(&services.control, network).await?;
     let changed_ranges = figures::changed_ranges(&services.control, network).await?;
     let at = Utc::now();
     let (lagging, stale) = (services.settings.lagging_after, services.settings.stale_after);
-    let snapshot = pointer.as_ref().map(|pointer| newest(pointer, at, &chain));
+    let snapshot = pointer.as_ref().map(|pointer| newest(pointer, at, &chain)).transpose()?;
     let faulty = audit_problem.is_some() || changed_ranges > 0;
     let state = judge(faulty, chain.missing_blocks > 0, snapshot.as_ref().map(|one| one.age_seconds), (lagging, stale));
     Ok(Freshness {
@@ -150,16 +158,24 @@ pub async fn find(services: &Services, network: &str) -> Result<Freshness, Statu
     })
 }
 
-fn newest(pointer: &Pointer, at: DateTime<Utc>, chain: &ChainFigures) -> Newest {
-    let created_at = pointer.created_at.parse().unwrap_or(at);
-    Newest {
+/// The figures of the indexed chain alone.
+///
+/// # Errors
+/// The database's.
+pub async fn chain(services: &Services) -> Result<ChainFigures, StatusError> {
+    Ok(figures::chain(&services.indexed).await?)
+}
+
+fn newest(pointer: &Pointer, at: DateTime<Utc>, chain: &ChainFigures) -> Result<Newest, chrono::ParseError> {
+    let created_at: DateTime<Utc> = pointer.created_at.parse()?;
+    Ok(Newest {
         id: pointer.snapshot_id.clone(),
         sequence: pointer.sequence,
         block_height: pointer.block_height,
         created_at,
         age_seconds: (at - created_at).num_seconds().max(0).unsigned_abs(),
         blocks_behind: chain.tip.unwrap_or_default().saturating_sub(pointer.block_height),
-    }
+    })
 }
 
 fn judge(faulty: bool, gap: bool, age: Option<u64>, (lagging, stale): (Duration, Duration)) -> State {
@@ -182,9 +198,7 @@ pub(crate) async fn write(services: &Services, network: &str) {
 
 async fn try_write(services: &Services, network: &str) -> Result<Freshness, StatusError> {
     let found = find(services, network).await?;
-    // What everybody may read holds no row of our ledger.
-    let public = Freshness { last_run: None, ..found.clone() };
-    let body = Bytes::from(serde_json::to_vec_pretty(&public)?);
+    let body = Bytes::from(serde_json::to_vec_pretty(&found.clone().public())?);
     let key = Key::Status(network.to_owned());
     let etag = services.store.head(&key).await?.map(|meta| meta.etag);
     match services.store.put_if_match(&key, body, etag.as_deref()).await {
@@ -226,6 +240,20 @@ pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pointer_without_a_time_is_not_taken_for_one_of_this_moment() {
+        let of = |created_at: &str| {
+            let pointer = json!({
+                "version": 1, "network": "mainnet", "snapshot_id": "2026-02-05", "sequence": 1, "created_at": created_at,
+                "block_height": 7, "block_hash": "0x", "manifest": "", "manifest_sha256": "", "url": "", "checksum": "", "size_bytes": 0,
+            });
+            let at = "2026-02-06T00:00:00Z".parse().unwrap();
+            newest(&serde_json::from_value(pointer).unwrap(), at, &ChainFigures::default())
+        };
+        assert_eq!(of("2026-02-05T00:00:00Z").unwrap().age_seconds, 86_400);
+        assert!(of("yesterday").is_err() && of("").is_err());
+    }
 
     #[test]
     fn the_worst_that_holds_is_said() {

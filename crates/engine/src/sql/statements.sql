@@ -240,23 +240,31 @@ language plpgsql as $$
 declare
     lease record;
     cancelled uuid;
+    passed_over bigint[] := '{}';
 begin
     expired := 0;
-    while p_expire and expired < 500 loop
+    while p_expire and expired + cardinality(passed_over) < 500 loop
         select s.id, s.lease_token, s.attempt, s.max_attempts, s.worker into lease
         from snapshots.step s
-        where s.state = 'running' and s.lease_until < now()
+        where s.state = 'running' and s.lease_until < now() and s.id <> all (passed_over)
         order by s.lease_until
         limit 1
         for update skip locked;
         exit when not found;
-        perform snapshots.fail(
-            lease.id, lease.lease_token, 'lost', case when lease.attempt = 1 then 0 end,
-            format('worker %s stopped renewing its lease in attempt %s of %s', lease.worker, lease.attempt, lease.max_attempts),
-            null, null
-        );
+        begin
+            perform snapshots.fail(
+                lease.id, lease.lease_token, 'lost', case when lease.attempt = 1 then 0 end,
+                format('worker %s stopped renewing its lease in attempt %s of %s', lease.worker, lease.attempt, lease.max_attempts),
+                null, null
+            );
+            expired := expired + 1;
+        exception when others then
+            -- One that cannot be ended keeps none of the others waiting; the next sweep tries it again.
+            raise warning 'the lost attempt of step % cannot be ended: % (%)', lease.id, sqlerrm, sqlstate;
+            passed_over := passed_over || lease.id;
+        end;
+        -- Outside: no commit is allowed in a block that catches.
         commit;
-        expired := expired + 1;
     end loop;
     rung := snapshots.ring(array(select snapshots.unheard(p_lost_after_ms, 500)));
     commit;
@@ -276,5 +284,5 @@ end $$;
 comment on procedure snapshots.sweep(boolean, bigint, integer, integer) is
 'Mends what no message will, on any node, without a leader: ends attempts whose lease expired, as lost (ready again at once
 the first time, with backoff after that, failed at the cap); rings for ready steps nobody would hear of; makes the word for
-a run''s state true. Commits after each, so nothing is locked for long. Invariant: a step that kills its process stops; a
+a run''s state true. Commits after each, so nothing is locked for long. Invariant: an attempt that cannot be ended stops no other; a step that kills its process stops; a
 lease renewed meanwhile is left alone; a step that waits behind others in a long queue is not rung for again.';

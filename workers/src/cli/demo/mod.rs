@@ -57,19 +57,24 @@ pub(crate) async fn run(mut args: DemoArgs, output: Output) -> anyhow::Result<()
     let mut signals = Signals::listen()?;
     let keep = if args.ephemeral { Keep::Nothing } else { Keep::Lasting };
     output.say("starting PostgreSQL, the bucket and the service …");
-    let Some(service) = super::serve::start(&args.service, &servers, keep, &mut signals).await? else {
+    let Some(mut service) = super::serve::start(&args.service, &servers, keep, &mut signals).await? else {
         return Err(interrupted());
     };
     let shown = tokio::select! {
         shown = show(&args, &service, output) => shown,
         () = signals.next() => Err(interrupted()),
     };
+    let mut ended = Ok(());
     if !args.once && shown.as_ref().is_ok_and(|checks| proved(checks)) {
         output.say("serving; Ctrl-C stops everything");
-        signals.next().await;
+        ended = tokio::select! {
+            () = signals.next() => Ok(()),
+            broken = service.broken() => Err(broken),
+        };
     }
     service.stop(signals.next()).await;
     let checks = shown?;
+    ended?;
     if !proved(&checks) {
         return Err(Failure::new(Exit::Diverged, "the restored database is not the one that was snapshotted").into());
     }
