@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::support::{database, run, site};
+use crate::support::{database, run, runbook, site};
 
 /// Rows of the canonical chain without what differs by nature: row ids and the time of writing.
 async fn chain(pool: &PgPool) -> Vec<String> {
@@ -82,14 +82,25 @@ async fn yesterdays_snapshot_and_the_missed_blocks_are_the_lost_database() {
     let tip = scalar(&lost, "select max(height) from public.blocks").await;
     assert!(manifest.block_height.cast_signed() < tip, "nothing was missed");
 
+    // What an operator does, as the runbook says it.
+    let book = runbook("disaster-recovery");
     let target = database().await;
-    assert_eq!(run(&mut site.client("restore", &site.published(), target.url())).await.result()["proved"], true);
+    let keys = site.public_keys();
+    let (published, recording) = (site.published(), recording.to_str().unwrap().to_owned());
+    let env = [
+        ("SNAPSHOTS_FROM", published.as_str()),
+        ("SNAPSHOTS_PUBLIC_KEY", &keys),
+        ("DATABASE_URL", target.url()),
+        ("RECORDING", &recording),
+    ];
+    book.run("Restore the public snapshot", site.dir.path(), &env).await;
     let pool = target.pool().await;
     assert_ready(&pool, &lost, manifest.block_height.cast_signed()).await;
     assert_ne!(chain(&pool).await, chain(&lost).await);
 
     // The recording begins below the snapshot's height and goes beyond it.
-    ingest(target.url()).await;
+    book.run("Feed the missed blocks", site.dir.path(), &env).await;
     assert_eq!(chain(&pool).await, chain(&lost).await);
     assert_eq!(scalar(&pool, "select last_contiguous_block from public.index_progress").await, tip);
+    book.was_run();
 }

@@ -31,6 +31,11 @@ const READ: &[&str] = &[
     "SNAPSHOTS_SIGNING_PASSWORD_FILE",
     "SNAPSHOTS_LATEST_VALID_DAYS",
     "SNAPSHOTS_PUBLIC_KEY",
+    "SNAPSHOTS_FROM",
+    "SNAPSHOTS_FULL_BUCKET",
+    "SNAPSHOTS_FULL_RECIPIENTS_FILE",
+    "SNAPSHOTS_STAGING_URL",
+    "SNAPSHOTS_STAGING_RULES_FILE",
     "SNAPSHOTS_ROLE",
     "SNAPSHOTS_NO_SCHEDULES",
     "SNAPSHOTS_SCHEDULE",
@@ -41,11 +46,16 @@ const READ: &[&str] = &[
 /// A command of the binary that knows PostgreSQL's programs and nothing else of this environment.
 pub(crate) fn bare_command(args: &[&str]) -> Command {
     let mut command = Command::new(snapshots_binary());
+    forget_environment(&mut command);
+    command.args(args).env("SNAPSHOTS_PG_BIN", pg_bin()).env("RUST_LOG", "warn").stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Takes what the binary reads out of a command's environment.
+pub(super) fn forget_environment(command: &mut Command) {
     READ.iter().for_each(|name| {
         command.env_remove(name);
     });
-    command.args(args).env("SNAPSHOTS_PG_BIN", pg_bin()).env("RUST_LOG", "warn").stdin(Stdio::null()).kill_on_drop(true);
-    command
 }
 
 /// How a command ended.

@@ -98,14 +98,19 @@ impl Site {
         command
     }
 
+    /// The public keys to believe, as `SNAPSHOTS_PUBLIC_KEY` takes them.
+    pub(crate) fn public_keys(&self) -> String {
+        let keys: Vec<String> = self.keyring().published().unwrap().into_iter().map(|key| key.public_key).collect();
+        keys.join(",")
+    }
+
     /// Runs `snapshots restore`, `update` or `verify` on a database, believing this site's keys and told nothing else of it.
     pub(crate) fn client(&self, verb: &str, from: &str, database_url: &str) -> Command {
-        let keys: Vec<String> = self.keyring().published().unwrap().into_iter().map(|key| key.public_key).collect();
         let mut command = bare_command(&[verb, "--json", "--from", from]);
         command
             .env("DATABASE_URL", database_url)
             .env("SNAPSHOTS_DATA_DIR", self.dir.path().join("reader"))
-            .env("SNAPSHOTS_PUBLIC_KEY", keys.join(","));
+            .env("SNAPSHOTS_PUBLIC_KEY", self.public_keys());
         command
     }
 
