@@ -5,6 +5,7 @@
 
 pub mod auth;
 mod body;
+mod measure;
 mod name;
 mod once;
 mod page;
@@ -13,6 +14,7 @@ mod range;
 mod refusal;
 mod routes;
 mod state;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +26,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
+pub use measure::describe_metrics;
 pub use problem::Problem;
-pub use state::{ApiState, Delivery};
+pub use state::{ApiState, Delivery, Exposition};
 
 /// Bodies of our own routes are small; what a node sends is not (see `routes::observer`).
 const BODY_BYTES: usize = 1 << 20;
@@ -61,6 +64,13 @@ pub fn router(state: ApiState) -> Router {
     all.with_state(state)
 }
 
+/// What every process shows of itself, whatever its roles.
+pub fn metrics(state: ApiState) -> Router {
+    let routes = routes::metrics::router();
+    let guard = axum::middleware::from_fn_with_state(state.clone(), auth::guard_operations);
+    Router::new().nest("/api", routes.clone()).merge(routes).layer(guard).with_state(state)
+}
+
 /// The routes of the `ingest` role: what a stacks-node posts to its event observer.
 pub fn observer(ingest: Arc<Ingest>) -> Router {
     routes::observer::router(ingest)
@@ -73,6 +83,8 @@ pub fn finish(router: Router) -> Router {
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::map_response(problem::shape))
         .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(axum::middleware::from_fn(trace::trace))
+        .layer(axum::middleware::from_fn(measure::measure))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(TraceLayer::new_for_http())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))

@@ -1,5 +1,7 @@
 //! What every handler can reach.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 use workflows::services::Services;
 
@@ -14,6 +16,9 @@ pub enum Delivery {
     Bucket,
 }
 
+/// Writes down what this process counts, in Prometheus' text format.
+pub type Exposition = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// Shared by all handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
@@ -25,6 +30,8 @@ pub struct ApiState {
     pub delivery: Delivery,
     /// Whether changing something needs a key.
     pub access: Access,
+    /// What `/metrics` answers.
+    pub exposition: Exposition,
     /// Set when the service stops: streams that would never end by themselves do then.
     pub stopping: CancellationToken,
 }

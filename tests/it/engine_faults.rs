@@ -84,7 +84,7 @@ async fn a_zombie_is_fenced_from_everything_it_could_write() {
     assert_eq!(statements::plan(&bench.pool, zombie, &[json!(1)], &Report::default()).await.unwrap(), Written::Fenced);
     assert_eq!(statements::save_checkpoint(&bench.pool, zombie, &json!("z")).await.unwrap(), Written::Fenced);
     let failed = Ending::Failed { error: "z".to_owned() };
-    assert_eq!(statements::end(&bench.pool, zombie, &failed, &Report::default()).await.unwrap(), Written::Fenced);
+    assert_eq!(statements::end(&bench.pool, zombie, &failed, &Report::default()).await.unwrap(), None);
 
     assert_eq!(statements::complete(&bench.pool, second.lease(), &json!("ok"), &Report::default()).await.unwrap(), Written::Done);
     let detail = bench.client.detail(run).await.unwrap().unwrap();

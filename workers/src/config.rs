@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use snapshot::columns::ColumnRules;
 use snapshot::store::{PATIENCE, StoreConfig};
+use workflows::notify::Receivers;
 
 use crate::exit::{Exit, Failure};
+use crate::receivers;
 use crate::signing::Signing;
 
 /// Where the service keeps its own data.
@@ -68,6 +70,9 @@ pub struct ServiceArgs {
     #[command(flatten)]
     /// How long snapshots live.
     pub life: LifeArgs,
+    /// Seconds between two looks at the figures for monitoring that are read from the databases; one process of all takes them.
+    #[arg(long, env = "SNAPSHOTS_FIGURES_SECONDS", default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub figures_seconds: u64,
     #[command(flatten)]
     /// What runs by itself.
     pub schedules: ScheduleArgs,
@@ -183,6 +188,7 @@ pub fn network_name(name: &str) -> Result<String, String> {
         "audit-log",
         "chunks",
         "latest.json",
+        "metrics",
         "health",
         "signing-keys",
         "snapshots",
@@ -215,6 +221,8 @@ pub struct Servers {
     pub public_base_url: Option<String>,
     /// `SNAPSHOTS_SIGNING_KEY_DIR` and the password of its keys.
     pub signing: Signing,
+    /// `SNAPSHOTS_ALARM_WEBHOOK`, its secret, and `SNAPSHOTS_HEARTBEAT_URL`.
+    pub receivers: Receivers,
 }
 
 impl Servers {
@@ -239,7 +247,8 @@ impl Servers {
         let database_url = var("DATABASE_URL");
         let control_database_url = var("CONTROL_DATABASE_URL");
         let signing = Signing::from_vars(&var)?;
-        Ok(Self { database_url, control_database_url, store, public_base_url, signing })
+        let receivers = receivers::from_vars(&var)?;
+        Ok(Self { database_url, control_database_url, store, public_base_url, signing, receivers })
     }
 }
 

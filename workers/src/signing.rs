@@ -19,7 +19,7 @@ pub struct Signing {
 impl Signing {
     pub(crate) fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
         let password = match var("SNAPSHOTS_SIGNING_PASSWORD_FILE") {
-            Some(file) => Some(read_line(Path::new(&file))?),
+            Some(file) => Some(first_line(Path::new(&file), "SNAPSHOTS_SIGNING_PASSWORD_FILE")?),
             None => var("SNAPSHOTS_SIGNING_PASSWORD"),
         };
         Ok(Self { dir: var("SNAPSHOTS_SIGNING_KEY_DIR").map(PathBuf::from), password: Password::new(password) })
@@ -63,10 +63,11 @@ impl Signing {
     }
 }
 
-fn read_line(path: &Path) -> Result<String, Failure> {
+/// The secret in the file that a variable names.
+pub(crate) fn first_line(path: &Path, variable: &str) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        let failure = Failure::caused(Exit::Auth, format!("cannot read the password file {}", path.display()), error);
-        failure.hint("SNAPSHOTS_SIGNING_PASSWORD_FILE names a file whose first line is the password")
+        let failure = Failure::caused(Exit::Auth, format!("cannot read {}", path.display()), error);
+        failure.hint(format!("{variable} names a file whose first line is the secret"))
     })?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }

@@ -6,7 +6,9 @@
 pub mod catalog;
 pub mod decisions;
 pub mod dirty;
+pub mod figures;
 mod newest;
+pub mod notify;
 mod pointer;
 pub mod prune;
 pub mod publication;
@@ -47,6 +49,7 @@ pub fn all() -> Vec<Registered> {
         Registered { workflow: prune::workflow(), name: prune::NAME, starter: prune::starter },
         Registered { workflow: publication::retract(), name: publication::RETRACT, starter: publication::start_retract },
         Registered { workflow: publication::publish(), name: publication::PUBLISH, starter: publication::start_publish },
+        Registered { workflow: notify::workflow(), name: notify::NAME, starter: notify::starter },
         Registered { workflow: status::workflow(), name: status::NAME, starter: status::starter },
     ]
 }

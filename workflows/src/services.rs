@@ -8,6 +8,7 @@ use snapshot::sign::Keyring;
 use snapshot::store::Store;
 use sqlx::PgPool;
 
+use crate::notify::Receivers;
 use crate::prune::Keep;
 
 /// Handles and settings, made once at start.
@@ -50,6 +51,8 @@ pub struct Settings {
     pub stale_after: Duration,
     /// How long a snapshot may be believed to be the newest.
     pub latest_valid: Duration,
+    /// Who hears of alarms.
+    pub receivers: Receivers,
     /// Where the bucket can be read by anyone, without a trailing slash: `url` in manifests begins with it.
     pub public_base_url: String,
 }

@@ -5,6 +5,7 @@ pub(crate) mod decisions;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod metrics;
 pub(crate) mod networks;
 pub(crate) mod objects;
 pub(crate) mod observer;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::model::{LogLine, Progress, RunId, StepId, StepKind};
+use crate::model::{LogLine, Progress, RunId, StepId, StepKind, StepState};
 
 /// The right to write about a step: its id and the token of its latest claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +105,15 @@ pub enum Ending {
         /// Not claimed again before this has passed.
         after: Duration,
     },
+}
+
+/// What became of a step whose attempt ended without success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// `ready` again, `failed` or `cancelled`.
+    pub state: StepState,
+    /// How long the step waits if it is ready again.
+    pub wait: Option<Duration>,
 }
 
 /// What a renewal brings back.

@@ -18,6 +18,8 @@ use crate::{
     client::Client,
     doorbell::{OnRing, Puller},
     error::EngineError,
+    figures::{Figures, Source},
+    ledger_figures, meter,
     model::Queue,
     prepare::Prepare,
     registry::Registration,
@@ -76,6 +78,8 @@ pub struct EngineConfig {
     pub doorbell_lost_after: Duration,
     /// How long a run of a version that no worker knows waits for one before it fails.
     pub stranded_after: Duration,
+    /// Time between two looks at figures for monitoring; one process of all computes them.
+    pub figures_interval: Duration,
     /// How long what has ended is kept.
     pub retention: Retention,
 }
@@ -96,6 +100,7 @@ impl Default for EngineConfig {
             sweep_interval: Duration::from_secs(1),
             doorbell_lost_after: Duration::from_secs(5),
             stranded_after: Duration::from_secs(60),
+            figures_interval: Duration::from_secs(15),
             retention: Retention::default(),
         }
     }
@@ -124,8 +129,8 @@ impl EngineConfig {
         if self.lease < Duration::from_millis(300) {
             return fault("lease", "must be at least 300 ms, or renewals come too late");
         }
-        if self.sweep_interval.is_zero() {
-            return fault("sweep_interval", "must not be zero");
+        if self.sweep_interval.is_zero() || self.figures_interval.is_zero() {
+            return fault("sweep_interval and figures_interval", "must not be zero");
         }
         Ok(())
     }
@@ -138,6 +143,7 @@ pub struct Engine<S> {
     pool: PgPool,
     services: Arc<S>,
     workflows: HashMap<&'static str, Workflow<S>>,
+    sources: Vec<Source>,
 }
 
 impl<S: Send + Sync + 'static> Engine<S> {
@@ -153,14 +159,22 @@ impl<S: Send + Sync + 'static> Engine<S> {
     ) -> Result<Self, EngineError> {
         config.check()?;
         let catalog = Catalog::of(&workflows)?;
+        let sources = vec![ledger_figures::source(pool.clone(), catalog.clone())];
         let workflows = workflows.into_iter().map(|workflow| (workflow.name, workflow)).collect();
-        Ok(Self { config, catalog, pool, services: services.into(), workflows })
+        Ok(Self { config, catalog, pool, services: services.into(), workflows, sources })
     }
 
     /// Runs that this engine starts of its own accord are made by `prepare`.
     #[must_use]
     pub fn prepared_by(self, prepare: Prepare) -> Self {
         Self { catalog: self.catalog.prepared_by(prepare), ..self }
+    }
+
+    /// Figures of `source` are computed and shown beside the engine's own.
+    #[must_use]
+    pub fn measured_by(mut self, source: Source) -> Self {
+        self.sources.push(source);
+        self
     }
 
     /// Starts, cancels and reads runs.
@@ -178,6 +192,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
         let registration = Arc::new(Registration::new(&self.config, &self.catalog));
         registration.insert(&self.pool).await.map_err(EngineError::Register)?;
         let tend = self.tend(&registration);
+        let figures = self.figures(&registration);
         let fire = self.fire(shutdown.soft.clone());
         let (pool, config) = (self.pool.clone(), self.config.clone());
         let runner = Arc::new(self.into_runner(&registration, shutdown.clone()));
@@ -199,6 +214,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
             () = shutdown.hard.cancelled() => info!("stopping hard; leases of running steps will expire"),
             () = tend => {}
             () = fire => {}
+            () = figures => {}
             () = registration.keep(&pool, config.sweep_interval) => {}
             () = listen(&config, &wakes, &pool) => {}
             () = note_drain => {}
@@ -222,6 +238,13 @@ impl<S: Send + Sync + 'static> Engine<S> {
             }
             std::future::pending().await
         }
+    }
+
+    /// Computes and shows figures; never ends.
+    fn figures(&self, registration: &Registration) -> impl Future<Output = ()> + use<S> {
+        meter::begin(&self.catalog);
+        let (pool, interval, sources) = (self.pool.clone(), self.config.figures_interval, self.sources.clone());
+        Figures { pool, worker: registration.id.clone(), interval, sources }.run()
     }
 
     /// Fires schedules until the process is asked to stop; never ends.

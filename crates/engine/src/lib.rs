@@ -20,11 +20,14 @@ mod doorbell;
 mod drain;
 mod engine;
 mod error;
+mod figures;
 mod fire;
 mod follow;
 mod gauge;
 mod lease;
+mod ledger_figures;
 mod limit;
+mod meter;
 mod model;
 mod moves;
 mod once;
@@ -44,6 +47,7 @@ mod start;
 pub mod statements;
 mod sweep;
 mod ticks;
+mod trace;
 mod wake;
 mod workers;
 mod workflow;
@@ -61,9 +65,11 @@ pub use error::{
     BoxError, CancelError, DrainError, EngineError, LimitError, OnceError, PauseError, RetryError, ScheduleError, SetupError,
     StartError, StepError, WaitError,
 };
+pub use figures::{Sample, Source};
 pub use fire::Fired;
 pub use follow::{BadCursor, EventCursor, Follower};
 pub use limit::{Limit, LimitTarget};
+pub use meter::describe_metrics;
 pub use model::{
     Attempt, Event, Level, LogLine, Progress, Queue, Run, RunDetail, RunId, RunState, Step, StepId, StepKind, StepState,
 };

@@ -3,7 +3,12 @@
 //! A step runs in a task of the engine, not of the doorbell's worker: when the database fails the worker, the step goes
 //! on. Invariant: whatever the function does (return, panic, hang past its timeout), exactly one ending is written, and
 //! only while the lease holds.
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::FutureExt;
 use serde_json::Value;
@@ -18,8 +23,10 @@ use crate::{
     engine::Shutdown,
     error::{StepError, chain, panic_text},
     lease,
-    model::{StepId, StepKind},
-    statements::{self, Claimant, Claimed, Ending, Lease, Report, Written},
+    meter::{self, Outcome},
+    model::{StepId, StepKind, StepState},
+    statements::{self, Claimant, Claimed, Ended, Ending, Lease, Report, Written},
+    trace::Trying,
     workflow::{StepDef, Workflow},
 };
 
@@ -66,7 +73,7 @@ impl<S: Send + Sync + 'static> Runner<S> {
         };
         // At level error, so that what is said inside carries these fields whatever is filtered.
         let span = error_span!(parent: None, SPAN, run_id = %claimed.run_id, workflow = claimed.workflow, step = claimed.name,
-            index = claimed.index, attempt = claimed.attempt);
+            index = claimed.index, attempt = claimed.attempt, trace_id = tracing::field::Empty);
         let work = Arc::clone(&self).execute(claimed).instrument(span);
         let hard = self.shutdown.hard.clone();
         let task = self.running.spawn(async move {
@@ -82,9 +89,19 @@ impl<S: Send + Sync + 'static> Runner<S> {
         let signals = Signals::new(&self.shutdown.soft, capture::tail_of(&Span::current()));
         let keeper = lease::keep(self.pool.clone(), lease, self.claimant.lease, signals.clone());
         let keeper = AbortOnDrop(tokio::spawn(keeper.in_current_span()));
-        let attempted = self.attempt(&claimed, &signals).await;
+        let begun = Instant::now();
+        let mut traced = Trying::begin(&claimed, &self.claimant.worker);
+        let attempted = match &mut traced {
+            Some(traced) => tokio::join!(self.attempt(&claimed, &signals), traced.link(&self.pool, lease)).0,
+            None => self.attempt(&claimed, &signals).await,
+        };
+        let took = begun.elapsed();
         let end = End::of(&claimed, attempted, &signals);
-        self.write(lease, &end, &signals).await;
+        let (outcome, delay) = self.write(lease, &end, &signals).await;
+        meter::ended(&claimed, outcome, took, delay);
+        if let Some(traced) = traced {
+            traced.end(outcome.word(), end.error());
+        }
         drop(keeper);
     }
 
@@ -134,19 +151,24 @@ impl<S: Send + Sync + 'static> Runner<S> {
     }
 
     /// Writes the ending, again and again while the database is away: the work is done and the lease may still hold.
-    async fn write(&self, lease: Lease, end: &End, signals: &Signals) {
+    async fn write(&self, lease: Lease, end: &End, signals: &Signals) -> (Outcome, Option<Duration>) {
         let log = signals.lines(0).map(|(_, lines)| lines);
         let report = Report { progress: signals.progress(), log };
         let mut wait = Duration::from_millis(100);
         loop {
             let written = match end {
-                End::Output(output) => statements::complete(&self.pool, lease, output, &report).await,
-                End::Children(inputs) => statements::plan(&self.pool, lease, inputs, &report).await,
-                End::Without(ending) => statements::end(&self.pool, lease, ending, &report).await,
+                End::Output(output) => statements::complete(&self.pool, lease, output, &report).await.map(succeeded),
+                End::Children(inputs) => statements::plan(&self.pool, lease, inputs, &report).await.map(succeeded),
+                End::Without(ending) => {
+                    statements::end(&self.pool, lease, ending, &report).await.map(|ended| came_to(ending, ended))
+                }
             };
             match written {
-                Ok(Written::Done) => return,
-                Ok(Written::Fenced) => return info!("the step's ending was not written: another worker holds it by now"),
+                Ok(Some(counted)) => return counted,
+                Ok(None) => {
+                    info!("the step's ending was not written: another worker holds it by now");
+                    return (Outcome::Fenced, None);
+                }
                 Err(error) => warn!(error = chain(&error), "cannot write the step's ending, trying again"),
             }
             tokio::time::sleep(wait).await;
@@ -173,6 +195,14 @@ enum End {
 }
 
 impl End {
+    /// Why it came to nothing.
+    fn error(&self) -> Option<&str> {
+        match self {
+            Self::Without(Ending::Retry { error, .. } | Ending::Failed { error }) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Decides it, and logs the causes, once: they are part of what is stored with the attempt.
     fn of(claimed: &Claimed, attempted: Attempted, signals: &Signals) -> Self {
         let error = match attempted {
@@ -196,6 +226,20 @@ impl End {
         warn!(error = text, "the attempt failed");
         Self::Without(Ending::Retry { after: None, error: text })
     }
+}
+
+fn succeeded(written: Written) -> Option<(Outcome, Option<Duration>)> {
+    (written == Written::Done).then_some((Outcome::Ok, None))
+}
+
+fn came_to(ending: &Ending, ended: Option<Ended>) -> Option<(Outcome, Option<Duration>)> {
+    let Ended { state, wait } = ended?;
+    Some(match (state, ending) {
+        (StepState::Cancelled, _) => (Outcome::Cancelled, None),
+        (StepState::Failed, _) => (Outcome::Dead, None),
+        (_, Ending::Yielded { .. }) => (Outcome::Yielded, None),
+        _ => (Outcome::Retry, wait),
+    })
 }
 
 async fn after(timeout: Option<Duration>) {

@@ -11,6 +11,7 @@ use crate::{
     error::StartError,
     model::{Level, RunId, StepId},
     statements,
+    trace::Asking,
 };
 
 /// What to start.
@@ -61,7 +62,9 @@ pub(crate) async fn start(
     if !(0..=1000).contains(&request.priority) {
         return Err(StartError::BadPriority { priority: request.priority });
     }
-    let run = insert_run(conn, definition, request, tick).await?;
+    let mut asking = Asking::begin(definition.name);
+    let run = insert_run(conn, definition, (request, asking.traceparent()), tick).await?;
+    asking.run(&run);
     insert_steps(conn, definition, run, request.priority).await?;
     consequence::log(&mut *conn, (run, None), Level::Info, "run.queued", &json!({})).await?;
     Ok(run)
@@ -70,11 +73,11 @@ pub(crate) async fn start(
 async fn insert_run(
     conn: &mut PgConnection,
     definition: &Definition,
-    request: &StartRun,
+    (request, traceparent): (&StartRun, Option<String>),
     tick: Option<Tick<'_>>,
 ) -> Result<RunId, StartError> {
     let insert = "insert into snapshots.run (id, workflow, version, params, unique_key, priority, parent_run_id, schedule, \
-             fire_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+             fire_at, traceparent) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
          on conflict (workflow, unique_key) where state in ('queued', 'running', 'retrying', 'paused') do nothing \
          returning id";
     let holder = "select id from snapshots.run where workflow = $1 and unique_key = $2 \
@@ -90,6 +93,7 @@ async fn insert_run(
             .bind(request.parent)
             .bind(tick.map(|tick| tick.schedule))
             .bind(tick.and_then(|tick| tick.fire_at))
+            .bind(&traceparent)
             .fetch_optional(&mut *conn)
             .await?;
         if let Some(run) = inserted {

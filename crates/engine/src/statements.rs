@@ -11,10 +11,10 @@ use sqlx::{PgConnection, PgPool, types::Json};
 
 use crate::{
     consequence,
-    model::{RunId, StepId},
+    model::{RunId, StepId, StepState},
 };
 
-pub use crate::attempt::{Claimant, Claimed, Ending, Lease, Renewed, Report, Swept, Written};
+pub use crate::attempt::{Claimant, Claimed, Ended, Ending, Lease, Renewed, Report, Swept, Written};
 
 /// **Claim.** Takes a ready step whose time has come for `claimant`, opening an attempt; `None` means the doorbell was
 /// stale.
@@ -93,17 +93,19 @@ async fn complete_with(
 }
 
 /// **Fail** (and yield). Ends an attempt without success: the step is ready again later, or failed for good, or, its run
-/// being cancelled, cancelled.
+/// being cancelled, cancelled. `None`: fenced.
 ///
 /// # Errors
 /// The database's; the outcome is then unknown and calling again is right.
-pub async fn end(pool: &PgPool, lease: Lease, ending: &Ending, report: &Report) -> sqlx::Result<Written> {
+pub async fn end(pool: &PgPool, lease: Lease, ending: &Ending, report: &Report) -> sqlx::Result<Option<Ended>> {
     let (outcome, after, error) = match ending {
         Ending::Retry { after, error } => ("retry", *after, Some(error)),
         Ending::Failed { error } => ("failed", None, Some(error)),
         Ending::Yielded { after } => ("yielded", Some(*after), None),
     };
-    let ended = sqlx::query("select from snapshots.fail($1, $2, $3, $4, $5, $6, $7)")
+    let sql = "select state, (extract(epoch from next_attempt_at - now()) * 1000)::bigint \
+         from snapshots.fail($1, $2, $3, $4, $5, $6, $7)";
+    let ended: Option<(StepState, Option<i64>)> = sqlx::query_as(sql)
         .bind(lease.step)
         .bind(lease.token)
         .bind(outcome)
@@ -113,7 +115,8 @@ pub async fn end(pool: &PgPool, lease: Lease, ending: &Ending, report: &Report) 
         .bind(report.log.as_ref().map(Json))
         .fetch_optional(pool)
         .await?;
-    Ok(if ended.is_some() { Written::Done } else { Written::Fenced })
+    let wait = |millis: i64| Duration::from_millis(millis.max(0).unsigned_abs());
+    Ok(ended.map(|(state, millis)| Ended { state, wait: millis.map(wait) }))
 }
 
 /// **Sweep.** Ends attempts whose lease expired (unless `expire` is false), rings for ready steps that nobody will hear of

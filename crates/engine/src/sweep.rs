@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use tracing::{info, warn};
 
-use crate::{error::chain, statements};
+use crate::{error::chain, meter, statements};
 
 /// How often the slow part runs, and what is old is deleted, in sweeps.
 pub(crate) const SLOW: u32 = 30;
@@ -42,6 +42,7 @@ impl Sweeper {
         // On this connection, lest an outage that begins now is waited out and then judged by.
         let swept = statements::sweep(&mut *conn, outages.answered(), self.lost_after).await?;
         if swept.expired > 0 {
+            meter::lost(swept.expired);
             info!(attempts = swept.expired, "ended attempts whose lease had expired");
         }
         drop(conn);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Seconds without a beat; they come about every second.
-const GONE_AFTER_S: i32 = 15;
+pub(crate) const GONE_AFTER_S: i32 = 15;
 
 words! {
     /// Where a process stands.

@@ -16,6 +16,7 @@ use api::{ApiState, Delivery};
 use axum::Router;
 use chain::Ingest;
 use engine::{Engine, Shutdown};
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ use workflows::services::{Services, Settings};
 
 use crate::config::{Role, Servers, ServiceArgs};
 use crate::exit::{Exit, Failure};
+use crate::exposition;
+use crate::traces::Traces;
 
 pub use backends::{Backends, Keep, connect};
 pub use found::Found;
@@ -42,6 +45,7 @@ pub struct Service {
     shutdown: Shutdown,
     listener: CancellationToken,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
+    traces: Traces,
 }
 
 impl Service {
@@ -51,9 +55,10 @@ impl Service {
     /// The first thing that is not as it must be, with what to do about it; what was started before is stopped.
     pub async fn start(args: &ServiceArgs, servers: &Servers, keep: Keep) -> anyhow::Result<Self> {
         let access = access(args)?;
+        let traces = Traces::start()?;
         let backends = Backends::open(args, servers, keep).await?;
         match Self::with_backends(args, servers, &backends, access).await {
-            Ok(running) => Ok(running.into_service(backends)),
+            Ok(running) => Ok(running.into_service(backends, traces)),
             Err(error) => {
                 backends.close().await;
                 Err(error)
@@ -75,11 +80,14 @@ impl Service {
         let delivery = if servers.store.is_none() { Delivery::Service } else { Delivery::Bucket };
         let public_base_url = servers.public_base_url.clone().unwrap_or_else(|| url.clone());
         let signing = servers.signing.for_service(backends.dir(), servers.store.is_none())?;
-        let services = backends.services(settings(args, public_base_url), signing).await?;
+        let services = backends.services(settings(args, servers, public_base_url), signing).await?;
+        // Before anybody counts.
+        let recorder = exposition::install()?;
         let shutdown = Shutdown::default();
         let workflows = workflows::all().into_iter().map(|registered| registered.workflow).collect();
         let engine = Engine::new(services.control.clone(), services.clone(), workflows, roles::engine_config(args))?
-            .prepared_by(workflows::preparing(services.clone()));
+            .prepared_by(workflows::preparing(services.clone()))
+            .measured_by(workflows::figures::source(services.clone()));
         let client = engine.client();
         if args.has(Role::Scheduler) {
             client.ensure_schedules(&roles::schedules(&args.schedules)).await.context("cannot write the schedules")?;
@@ -88,9 +96,16 @@ impl Service {
         let mut tasks = vec![tokio::spawn(work(engine, shutdown.clone()))];
         let listener = CancellationToken::new();
         let stopping = listener.clone();
-        let state = ApiState { services: services.clone(), engine: client.clone(), delivery, access, stopping };
+        let exposition = exposition::exposition(recorder.clone(), &services);
+        let state = ApiState { services: services.clone(), engine: client.clone(), delivery, access, exposition, stopping };
         let routes = routes(args, state);
         tasks.push(tokio::spawn(listen(bind, routes, listener.clone())));
+        let keep = listener.clone().run_until_cancelled_owned(exposition::keep(recorder));
+        tasks.push(tokio::spawn(keep.map(|_| Ok(()))));
+        if args.has(Role::Deliver) {
+            let relay = listener.clone().run_until_cancelled_owned(workflows::notify::relay(services.clone()));
+            tasks.push(tokio::spawn(relay.map(|_| Ok(()))));
+        }
         Ok(Running { url, services, engine: client, shutdown, listener, tasks })
     }
 
@@ -133,6 +148,7 @@ impl Service {
             self.shutdown.hard.cancel();
             tasks.iter().for_each(JoinHandle::abort);
         }
+        self.traces.stop().await;
         self.services.indexed.close().await;
         self.services.control.close().await;
         Found::remove(self.backends.dir());
@@ -151,9 +167,9 @@ struct Running {
 }
 
 impl Running {
-    fn into_service(self, backends: Backends) -> Service {
+    fn into_service(self, backends: Backends, traces: Traces) -> Service {
         let Self { url, services, engine, shutdown, listener, tasks } = self;
-        Service { url, services, engine, backends, shutdown, listener, tasks }
+        Service { url, services, engine, backends, shutdown, listener, tasks, traces }
     }
 }
 
@@ -177,7 +193,7 @@ async fn work(engine: Engine<Services>, shutdown: Shutdown) -> anyhow::Result<()
     engine.run(shutdown).await.context("the worker stopped")
 }
 
-fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {
+fn settings(args: &ServiceArgs, servers: &Servers, public_base_url: String) -> Settings {
     Settings {
         network: args.source.network.clone(),
         confirmations: args.source.confirmations,
@@ -191,6 +207,7 @@ fn settings(args: &ServiceArgs, public_base_url: String) -> Settings {
         lagging_after: hours(args.life.lagging_hours),
         stale_after: hours(args.life.stale_hours),
         latest_valid: args.source.latest_valid(),
+        receivers: servers.receivers.clone(),
         public_base_url,
     }
 }
@@ -200,7 +217,7 @@ fn hours(hours: u32) -> Duration {
 }
 
 fn routes(args: &ServiceArgs, state: ApiState) -> Router {
-    let mut routes = Router::new();
+    let mut routes = api::metrics(state.clone());
     if args.has(Role::Ingest) {
         let network = args.source.network.clone().unwrap_or_else(|| "mainnet".into());
         routes = routes.merge(api::observer(Arc::new(Ingest::new(state.services.indexed.clone(), network))));

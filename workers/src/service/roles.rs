@@ -1,5 +1,7 @@
 //! From the roles and settings of a process to what its engine does and which schedules there are.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use engine::{EngineConfig, Queue, ScheduleDefault};
 
@@ -18,6 +20,7 @@ pub(super) fn engine_config(args: &ServiceArgs) -> EngineConfig {
         roles: Role::value_variants().iter().filter(|role| args.has(**role)).filter_map(named).collect(),
         queues: Queue::ALL.iter().copied().filter(|queue| args.has(role_of(*queue))).collect(),
         fires: args.has(Role::Scheduler),
+        figures_interval: Duration::from_secs(args.figures_seconds),
         ..default
     }
 }

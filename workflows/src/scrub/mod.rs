@@ -22,6 +22,8 @@ pub use choose::Chosen;
 
 /// Name of the workflow in the ledger.
 pub const NAME: &str = "scrub";
+/// Kind of the event that says what differs.
+pub const MISMATCH: &str = "scrub.mismatch";
 /// Share of the sealed ranges that a run looks at unless it is told: each night.
 const NIGHTLY_PERCENT: u32 = 2;
 

@@ -63,7 +63,7 @@ pub(super) async fn run(ctx: Ctx<Services>, range: Heights) -> Result<Looked, St
 async fn alarm(ctx: &Ctx<Services>, snapshot: &str, finding: &Finding) -> Result<(), StepError> {
     tracing::error!(snapshot, chunk = finding.chunk, problem = finding.problem, "scrubbing found a difference");
     let data = json!({ "snapshot": snapshot, "chunk": finding.chunk, "problem": finding.problem });
-    ctx.event(Level::Error, "scrub.mismatch", data).await
+    ctx.event(Level::Error, super::MISMATCH, data).await
 }
 
 /// The rows in the database, if they are not those that were cut.

@@ -13,6 +13,7 @@ use snapshot::assemble;
 
 use super::compress::Spliced;
 use super::plan::Plan;
+use crate::figures::Phase;
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -35,6 +36,7 @@ pub(super) async fn run(ctx: Ctx<Services>, spliced: Spliced) -> Result<Summed, 
             return Err(StepError::Yield);
         }
         done += segment.len() as u64;
+        Phase::Verified.count(segment.len() as u64);
         archive = ctx
             .blocking(move || {
                 archive.update(&segment);

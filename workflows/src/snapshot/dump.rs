@@ -14,6 +14,7 @@ use snapshot::grid::GridRange;
 use sqlx::PgConnection;
 
 use super::plan::{DumpJob, Plan};
+use crate::figures::Phase;
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -57,8 +58,12 @@ async fn dump_range(ctx: &Ctx<Services>, conn: &mut PgConnection, plan: &Plan, r
             return Err(StepError::Yield);
         }
         let target = Target { store: &ctx.services().store, shape: shape(plan, table.name)?, sealed: range.sealed };
-        done.chunks
-            .extend(cut_table(conn, target, &plan.parts(table.name, range.heights), &mut inspection).await.map_err(classify)?);
+        let chunks = cut_table(conn, target, &plan.parts(table.name, range.heights), &mut inspection).await.map_err(classify)?;
+        for chunk in &chunks {
+            Phase::Read.count(chunk.raw_bytes);
+            Phase::Stored.count(chunk.bytes);
+        }
+        done.chunks.extend(chunks);
         done.audit = inspection.audit;
         done.link = inspection.link.clone();
         ctx.progress(position as u64 + 1, tables, "tables");

@@ -15,6 +15,7 @@ use snapshot::store::{CompletedPart, StoreError, part_bytes};
 use super::compress::Spliced;
 use super::plan::Plan;
 use crate::catalog;
+use crate::figures::Phase;
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -110,10 +111,12 @@ impl Upload {
         let from = u64::from(number.unsigned_abs() - 1) * self.part_bytes;
         let to = (from + self.part_bytes).min(self.layout.len());
         let body = assemble::range(&services.store, &self.layout, from, to).await.map_err(classify)?;
+        let bytes = body.len() as u64;
         let part = match services.store.upload_part(&self.key, &self.id, number, body).await {
             Err(error) => return Err(self.forget_if_gone(services, error).await),
             Ok(part) => part,
         };
+        Phase::Uploaded.count(bytes);
         catalog::add_part(&services.control, &self.key.to_string(), &self.id, &part).await.map_err(classify)?;
         Ok(part)
     }

@@ -80,7 +80,7 @@ pub(super) async fn last_run(db: impl PgExecutor<'_>, network: &str) -> sqlx::Re
 
 /// Why the newest run that ended refused the chain, if it did. A run in its last step, which is the one that moves `latest` and
 /// then writes the state, has accepted the chain already; one that was cancelled says nothing.
-pub(super) async fn audit_problem(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Option<String>> {
+pub(crate) async fn audit_problem(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Option<String>> {
     let sql = "with judged as (
                    select r.id, r.state from snapshots.run r
                    where r.workflow = $1 and r.unique_key = $2
@@ -97,7 +97,7 @@ pub(super) async fn audit_problem(db: impl PgExecutor<'_>, network: &str) -> sql
 }
 
 /// Ranges that scrubbing marked and no snapshot has cut anew yet.
-pub(super) async fn changed_ranges(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<u64> {
+pub(crate) async fn changed_ranges(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<u64> {
     let sql = "select count(*) from snapshots.dirty_range where network = $1";
     let count: i64 = sqlx::query_scalar(sql).bind(network).fetch_one(db).await?;
     Ok(count.unsigned_abs())

@@ -24,6 +24,7 @@ use crate::start::BadParams;
 use crate::step_error::Classify;
 
 pub use figures::{ChainFigures, Gap, LastRun};
+pub(crate) use figures::{audit_problem, changed_ranges};
 
 /// Name of the workflow in the ledger.
 pub const NAME: &str = "status";
