@@ -21,7 +21,7 @@ from service import Broken, Service, binary, run, start, work_directory
 
 IDLE_SECONDS = 20
 FILL = Path(__file__).resolve().parent / "million_runs.sql"
-MEASUREMENTS = ["idle", "takeover", "pickup", "cancel", "fanout", "steps", "full"]
+MEASUREMENTS = ["idle", "takeover", "pickup", "cancel", "fanout", "steps", "together", "plain", "full"]
 # What people look for in a list of runs; none of the last two is there.
 FILTERS = [{}, {"workflow": "scrub"}, {"state": "failed"}, {"state": "failed", "workflow": "nightly"}, {"since": "2020-01-01T00:00:00Z"},
            {"text": "disk full"}, {"state": "cancelled,queued"}, {"text": "no such text"}]
@@ -46,18 +46,30 @@ def p95(values):
 class Bench:
     """A service whose servers are used, and what was found."""
 
-    def __init__(self, service, harness):
-        self.service, self.harness = service, harness
+    def __init__(self, service, harness, plain):
+        self.service, self.harness, self.apalis = service, harness, plain
         self.found, self.cpu = {}, {}
-        service.sql("create database bench template template0", database="postgres")
+        for database in ["bench", "plain"]:
+            service.sql(f"create database {database} template template0", database="postgres")
 
     def values(self, what, count, database="bench"):
         """Numbers that the harness printed, and the CPU seconds of PostgreSQL and of the harness meanwhile."""
+        output, self.cpu[what] = self.cost(self.harness, what, count, database)
+        self.found[what] = json.loads(output)
+        say(f"{what}: " + " ".join(f"{value:.3g}" for value in self.found[what][:12]))
+
+    def cost(self, program, what, count, database):
         env = self.service.env | {"DATABASE_URL": self.service.database_url(database), "RUST_LOG": "error"}
         meter = measure.Meter({"postgres": self.service.postmaster})
-        output, cost = meter.cost(lambda: run(self.harness, what, count, env=env))
-        self.found[what], self.cpu[what] = json.loads(output), cost
-        say(f"{what}: " + " ".join(f"{value:.3g}" for value in self.found[what][:12]))
+        return meter.cost(lambda: run(program, what, count, env=env))
+
+    def plain(self):
+        """The same runs on plain apalis-workflow."""
+        self.found["plain"] = {}
+        for what, count in [("pickup", 50), ("fanout", 3), ("steps", 1)]:
+            output, _ = self.cost(self.apalis, what, count, "plain")
+            self.found["plain"][what] = statistics.median(json.loads(output))
+            say(f"plain apalis-workflow, {what}: {self.found['plain'][what]:.3g}")
 
     def idle(self):
         time.sleep(3)
@@ -92,7 +104,7 @@ class Bench:
         return took
 
     def measure(self, names):
-        counts = {"takeover": 10, "pickup": 100, "cancel": 5, "fanout": 5, "steps": 3}
+        counts = {"takeover": 10, "pickup": 100, "cancel": 5, "fanout": 5, "steps": 3, "together": 3}
         for name in names:
             if name in counts:
                 self.values(name, counts[name])
@@ -108,6 +120,7 @@ def numbers(found):
         Number("engine.cancel_s", max(found["cancel"]), 3, "cancelling a run whose step is deaf on a blocking thread to the run's end, longest"),
         Number("engine.fanout_1000_s", statistics.median(found["fanout"]), 3, "a run of 1,000 children and their join, from asking to its end, median"),
         Number("engine.steps_per_s", statistics.median(found["steps"]), 400, "short steps a second, 5,000 children, a doorbell a step, median", at_least=True),
+        Number("engine.steps_together_per_s", statistics.median(found["together"]), 1000, "the same, claimed and completed up to 64 at a time, median", at_least=True),
         Number("engine.claim_ms_1m", p95(found["claim"]), 5, "one claim beside a million finished runs, p95"),
         Number("engine.runs_page_p95_ms_1m", p95(pages), 50, "`GET /runs`, 50 a page, a million finished runs, all filters below, p95"),
         Number("engine.idle_cpu_pct", found["idle"]["service"], 1, "CPU of an idle `serve` process (all roles) in percent of a core"),
@@ -126,10 +139,18 @@ def text(bench):
         ["cancel, s", len(found["cancel"]), spread(found["cancel"])],
         ["fan-out of 1,000, s", len(found["fanout"]), spread(found["fanout"])],
         ["steps a second", len(found["steps"]), spread(found["steps"], 0)],
+        ["steps a second, together", len(found["together"]), spread(found["together"], 0)],
         ["claim beside 1 M runs, ms", len(found["claim"]), spread(found["claim"], 1)],
     ]
     pages = [[f"`{query}`", f"{statistics.median(took):.1f}", f"{p95(took):.1f}"] for query, took in found["pages"].items()]
-    steps = bench.cpu["steps"]
+    steps, together = bench.cpu["steps"], bench.cpu["together"]
+    plain = found["plain"]
+    ours = {what: statistics.median(found[what]) for what in plain}
+    beside = [
+        ["pickup, ms", f"{ours['pickup']:.1f}", f"{plain['pickup']:.1f}", f"{plain['pickup'] / ours['pickup']:.1f} ×"],
+        ["1,000 children and their join, s", f"{ours['fanout']:.2f}", f"{plain['fanout']:.2f}", f"{plain['fanout'] / ours['fanout']:.1f} ×"],
+        ["steps a second", f"{ours['steps']:.0f}", f"{plain['steps']:.0f}", f"{ours['steps'] / plain['steps']:.1f} ×"],
+    ]
     idle = found["idle"]
     return f"""## Engine: `./run bench engine`
 
@@ -143,18 +164,22 @@ Steps do nothing, so the time is the engine's: doorbell, claim, lease, record, w
 - Steps a second: {steps.total:.0f} CPU seconds in {steps.wall:.0f} s, of them PostgreSQL {steps.cpu['postgres']:.0f}; the rest is the worker. Every step is
   rung for, claimed, completed and acknowledged in transactions of its own.
 - Idle: `serve` with all roles {idle['service']:.2f} % of a core, its PostgreSQL {idle['postgres']:.2f} %.
-- Plain apalis-workflow is not measured beside it: it does not do the same work (it loses failed children without a word, has no fence and
-  no backoff), and its crate would be compiled for this number alone.
+- Together: {together.total:.0f} CPU seconds in {together.wall:.0f} s, of them PostgreSQL {together.cpu['postgres']:.0f}.
+
+{report.table(["medians", "ours", "plain apalis-workflow", "ours is better by"], beside)}
+Plain: apalis-workflow 1.0.0 on apalis-postgres 1.0.0 (`bench/apalis`), its default settings, notified and polling every second, 16 steps
+at once. It does less for it: no fence, no backoff, no row that says what a run does; what takes over after a crash does so after
+five minutes, and a cancelled step runs on, so those two have nothing beside them.
 """
 
 
 def main():
     args = arguments()
-    harness = binary("ENGINE_BENCH_BIN")
+    harness, plain = binary("ENGINE_BENCH_BIN"), binary("APALIS_BENCH_BIN")
     with work_directory(args.work) as work:
         service = Service(binary(), work)
         try:
-            bench = Bench(service, harness)
+            bench = Bench(service, harness, plain)
             bench.measure(args.only)
             if args.only == MEASUREMENTS:
                 print(text(bench))

@@ -2,7 +2,7 @@
 //! never be, 503 what may work later. Whatever is refused has changed nothing.
 
 use axum::http::StatusCode;
-use engine::{CancelError, KeyError, OnceError, PauseError, PrepareError, RetryError, ScheduleError, StartError};
+use engine::{CancelError, DrainError, KeyError, OnceError, PauseError, PrepareError, RetryError, ScheduleError, StartError};
 use workflows::BadParams;
 
 use crate::body::unfit;
@@ -98,6 +98,15 @@ impl From<RetryError> for Problem {
             RetryError::Key(key) => key.into(),
             RetryError::Start(start) => start.into(),
             RetryError::Database(source) => source.into(),
+        }
+    }
+}
+
+impl From<DrainError> for Problem {
+    fn from(error: DrainError) -> Self {
+        match error {
+            DrainError::UnknownWorker { .. } => Self::not_found("WORKER_NOT_FOUND", error.to_string()),
+            DrainError::Database(source) => source.into(),
         }
     }
 }

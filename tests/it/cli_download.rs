@@ -1,11 +1,19 @@
 //! `download`: complete, resumed where it stopped, checked.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 
-use crate::support::{Proxy, Ran, ServiceProcess, Site, bare_command, run, site_with_chain};
+use crate::support::{
+    Asked, Fault, FaultProxy, Proxy, Ran, ServiceProcess, Site, bare_command, run, site_with_chain, wait_until,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn published() -> (Site, ServiceProcess, Manifest, Vec<u8>) {
     let site = site_with_chain(1_000).await.with_embedded_bucket();
@@ -85,6 +93,37 @@ async fn a_download_that_stopped_fetches_only_the_rest() {
     assert!((rest + manifest_bytes..rest + manifest_bytes + 4_000).contains(&passed), "{passed} bytes for a rest of {rest}");
     assert!(std::fs::read(result["path"].as_str().unwrap()).unwrap() == archive);
     assert!(!part.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_download_ends_with_130_keeps_what_arrived_and_goes_on_from_there() {
+    let (_site, service, manifest, archive) = published().await;
+    let user = tempfile::tempdir().unwrap();
+    let part = user.path().join(format!("{}.part", manifest.path().archive_name()));
+    // Half arrives, and the rest is waited for.
+    let stuck = |asked: &Asked| match (asked.path.ends_with(".tar.zst"), asked.before) {
+        (true, 0) => Some(Fault::CutAnswer),
+        (true, _) => Some(Fault::Hold),
+        (false, _) => None,
+    };
+    let line = FaultProxy::start(&service.url, stuck).await;
+    let mut command = bare_command(&["download", "--json", "--url", &line.url, "--output-dir"]);
+    let child = command.arg(user.path()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_until(PATIENCE, "it waits for the rest", async || line.faults().len() == 2).await;
+    kill(Pid::from_raw(child.id().unwrap().cast_signed()), Signal::SIGINT).unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("the command does not end").unwrap();
+    let last: serde_json::Value =
+        serde_json::from_slice(ended.stdout.split(|byte| *byte == b'\n').rev().nth(1).unwrap()).unwrap();
+    assert_eq!((ended.status.code(), &last["code"]), (Some(130), &130.into()), "{last}");
+    assert!(last["hint"].as_str().unwrap().contains("run the same command again"), "{last}");
+    let arrived = std::fs::metadata(&part).unwrap().len();
+    assert!(arrived > 0 && arrived < manifest.size_bytes);
+
+    let proxy = Proxy::start(&service.url, u64::MAX).await;
+    let result = download(&proxy.url, user.path()).await.result();
+    assert!(std::fs::read(result["path"].as_str().unwrap()).unwrap() == archive);
+    let again = manifest.size_bytes - arrived;
+    assert!(proxy.passed() < again + manifest.size_bytes / 4, "what had arrived was fetched again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use crate::support::{Ran, ServiceProcess, bare_command, run, site_with_chain, wait_until};
+use crate::support::{Asked, Fault, FaultProxy, Ran, ServiceProcess, bare_command, run, site_with_chain, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -100,6 +100,18 @@ async fn schedules_workers_and_pauses_are_handled_at_the_keyboard() {
     let workers = at(&service, &["worker", "list"]).await.result();
     assert_eq!((workers.as_array().unwrap().len(), &workers[0]["state"]), (1, &json!("alive")));
     assert!(said(&service, &["worker", "list"]).await.contains("api,worker,scheduler,deliver,ingest"));
+    let id = workers[0]["id"].as_str().unwrap();
+    assert_eq!(at(&service, &["worker", "drain", id]).await.result(), json!({ "id": id, "draining": true }));
+    assert_eq!(at(&service, &["worker", "list"]).await.result()[0]["state"], "draining");
+    let held = at(&service, &["run", "start", "status"]).await.result()["runId"].clone();
+    let log = at(&service, &["audit-log", "--subject", &format!("worker {id}")]).await.result();
+    assert_eq!(log[0]["act"], "worker.drain");
+    assert_eq!(service.json(&format!("/runs/{}", held.as_str().unwrap())).await["attempts"], json!([]));
+    at(&service, &["worker", "resume", id]).await.result();
+    assert_eq!(service.ended(held.as_str().unwrap()).await["state"], "succeeded");
+    for nobody in ["nobody", "no\u{1}body"] {
+        at(&service, &["worker", "drain", nobody]).await.error_with(4, &["no", "worker"]);
+    }
 }
 
 /// Interrupts a command once it has said something; its exit code and last line.
@@ -140,6 +152,37 @@ async fn an_interrupted_wait_says_how_to_go_on_and_the_run_goes_on() {
     holder.rollback().await.unwrap();
     let runs = service.json("/runs").await;
     assert_eq!(service.ended(runs["data"][0]["id"].as_str().unwrap()).await["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_watch_ends_with_130_and_the_run_can_be_watched_again() {
+    let site = site_with_chain(1_000).await;
+    let service = site.serve().await;
+    let mut holder = site.database.pool().await.begin().await.unwrap();
+    sqlx::query("lock table public.events in access exclusive mode").execute(&mut *holder).await.unwrap();
+    let run = service.start_run().await;
+    let mut watching = bare_command(&["run", "watch", &run, "--json"]);
+    watching.args(["--url", &service.url]);
+    let (code, last) = interrupted(watching, async || listens(&service.url)).await;
+    assert_eq!((code, &last["type"], &last["code"]), (Some(130), &json!("error"), &json!(130)), "{last}");
+    assert!(last["hint"].as_str().unwrap().contains("watch it again"), "{last}");
+    holder.rollback().await.unwrap();
+    assert_eq!(at(&service, &["run", "watch", &run]).await.result()["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_answer_is_lost_on_the_way_is_asked_for_again_and_starts_once() {
+    let site = site_with_chain(1_000).await;
+    let service = site.serve().await;
+    let cut = |asked: &Asked| (asked.method == "POST" && asked.before < 2).then_some(Fault::CutAnswer);
+    let line = FaultProxy::start(&service.url, cut).await;
+    let started = run(bare_command(&["create", "--json", "--url", &line.url])).await.result();
+    assert_eq!((line.faults().len(), &started["replayed"]), (2, &json!(true)));
+    let id = started["runId"].as_str().unwrap();
+    assert_eq!(service.ended(id).await["state"], "succeeded");
+    let again = run(bare_command(&["run", "retry", id, "--from", "start", "--json", "--url", &line.url])).await.result();
+    assert_eq!((line.faults().len(), &again["replayed"]), (4, &json!(true)));
+    assert_eq!(service.json("/runs?workflow=snapshot").await["data"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

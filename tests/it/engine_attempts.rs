@@ -54,7 +54,24 @@ async fn talks(ctx: Ctx<Arc<World>>, _: Value) -> Result<u32, StepError> {
 }
 
 fn workflows() -> Vec<Workflow<Arc<World>>> {
-    vec![Workflow::named("polite", 1).step("only", polite), Workflow::named("talks", 1).step("only", talks).backoff(FAST)]
+    vec![
+        Workflow::named("polite", 1).step("only", polite),
+        Workflow::named("talks", 1).step("only", talks).backoff(FAST),
+        Workflow::named("nul", 1).step("only", nul),
+        Workflow::named("nuls", 1).step("plan", nuls).each("part", |_: &Vec<String>| vec![json!("\0"); 2], nuls),
+    ]
+}
+
+/// Returns, or keeps, what no `jsonb` holds: a text with NUL in it.
+async fn nul(ctx: Ctx<Arc<World>>, params: Value) -> Result<Vec<String>, StepError> {
+    if params["keep"] == true {
+        ctx.save_state(&"\0").await?;
+    }
+    Ok(vec!["\0".into(); usize::from(params["return"] == true)])
+}
+
+async fn nuls(_: Ctx<Arc<World>>, _: Value) -> Result<Vec<String>, StepError> {
+    Ok(vec!["fine".into()])
 }
 
 fn start(workflow: &str) -> StartRun {
@@ -180,4 +197,21 @@ async fn the_database_explains_the_five_statements_to_whoever_asks_it() {
     for statement in ["claim", "renew", "complete", "fail", "sweep"] {
         assert!(explained.iter().any(|name| name == statement), "{statement} is not among {explained:?}");
     }
+}
+
+#[tokio::test]
+async fn what_the_ledger_cannot_hold_fails_its_step_at_once_with_the_reason() {
+    let bench = Bench::new(workflows).await;
+    let worker = bench.worker(world());
+    let cases = [("nul", json!({ "return": true })), ("nul", json!({ "keep": true })), ("nuls", json!({}))];
+    for (workflow, params) in cases {
+        let run = bench.client.start(&StartRun::new(workflow, params)).await.unwrap();
+        let detail = bench.finished(run).await;
+        assert_eq!(detail.run.state, RunState::Failed);
+        let error = detail.run.error.as_deref().unwrap();
+        assert!(error.contains("unsupported Unicode escape sequence"), "{error}");
+        let failed: Vec<_> = detail.attempts.iter().filter(|attempt| attempt.outcome.as_deref() == Some("failed")).collect();
+        assert!(failed.len() == 1 && failed[0].no == 1, "no retry mends it: {failed:?}");
+    }
+    worker.stop().await;
 }

@@ -62,7 +62,7 @@ async fn doorbells(bench: &Bench<Probe>) -> i64 {
 }
 
 async fn sweep(bench: &Bench<Probe>) -> i32 {
-    statements::sweep(&bench.pool, true, Duration::from_secs(60)).await.unwrap().expired
+    statements::sweep(&bench.pool, true, Duration::from_secs(60), Duration::from_secs(60)).await.unwrap().expired
 }
 
 async fn expire(bench: &Bench<Probe>) {

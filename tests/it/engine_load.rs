@@ -120,6 +120,22 @@ async fn lost_and_doubled_doorbells_neither_lose_nor_double_work() {
 }
 
 #[tokio::test]
+async fn a_doorbell_that_a_dead_process_had_fetched_is_rung_again() {
+    let bench = Bench::new(fan).await;
+    let run = bench.client.start(&StartRun::new("fan", json!({ "n": 1 }))).await.unwrap();
+    // Killed between the fetch and the claim. To apalis its pull loop lives on, so it is not apalis that mends this.
+    let dead = "insert into snapshots.worker (id, host, pid, version, queues, workflows, seen_at)
+            values ('dead-1', 'dead', 1, '1', '{io}', '[]', now() - interval '1 minute');
+        insert into apalis.workers (id, worker_type, storage_name, last_seen) values ('dead-1/io/0/0', 'io', 'x', now() + interval '1 day');
+        update apalis.jobs set status = 'Queued', lock_by = 'dead-1/io/0/0', lock_at = now()";
+    sqlx::raw_sql(dead).execute(&bench.pool).await.unwrap();
+    let worker = bench.worker(Seen::default());
+    let detail = bench.finished(run).await;
+    nothing_lost_nothing_twice(&detail, 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_worker_killed_and_restarted_on_the_same_host_again_and_again_loses_nothing() {
     let bench = Bench::new(fan).await;
     let run = bench.client.start(&StartRun::new("fan", json!({ "n": 150 }))).await.unwrap();

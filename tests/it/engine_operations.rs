@@ -177,7 +177,7 @@ async fn a_paused_workflow_is_not_claimed_and_says_so_until_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn a_paused_queue_holds_its_steps_and_nothing_else() {
+async fn a_paused_queue_holds_its_steps_and_nothing_else_and_a_run_that_waits_for_it_says_so() {
     let bench = Bench::new(workflows).await;
     bench.client.pause(&PauseTarget::Queue(Queue::Cpu), "too hot", "ann").await.unwrap();
     let worker = bench.worker(World::default());
@@ -196,6 +196,7 @@ async fn a_paused_queue_holds_its_steps_and_nothing_else() {
     })
     .await;
     assert_eq!(join().await, StepState::Ready);
+    assert_eq!(bench.client.run(run).await.unwrap().unwrap().state, RunState::Paused);
     bench.client.resume(&PauseTarget::Queue(Queue::Cpu), "ann").await.unwrap();
     assert_eq!(bench.finished(run).await.run.state, RunState::Succeeded);
     worker.stop().await;

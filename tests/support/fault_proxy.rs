@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     Silence,
     /// Half of its body reaches the server; then both connections break.
     CutUpload,
+    /// The server does what it is asked to; half of its answer arrives, then the connection breaks.
+    CutAnswer,
     /// It waits until [`FaultProxy::release`], then goes its way.
     Hold,
 }
@@ -119,7 +121,7 @@ impl Shared {
         let (parts, body) = request.into_parts();
         let body = to_bytes(body, usize::MAX).await.map_err(|_| Broken)?;
         match fault {
-            None => {}
+            None | Some(Fault::CutAnswer) => {}
             Some(Fault::Answer(status)) => return Ok(Response::builder().status(status).body(Body::empty()).unwrap()),
             Some(Fault::Silence) => std::future::pending().await,
             Some(Fault::CutUpload) => {
@@ -134,6 +136,11 @@ impl Shared {
         let answer = self.forward(parts, body.into()).await.map_err(|_| Broken)?;
         let mut response = Response::builder().status(answer.status());
         *response.headers_mut().unwrap() = answer.headers().clone();
+        if fault == Some(Fault::CutAnswer) {
+            let whole = answer.bytes().await.map_err(|_| Broken)?;
+            let broken: [Result<Bytes, Broken>; 2] = [Ok(whole.slice(..whole.len() / 2)), Err(Broken)];
+            return Ok(response.body(Body::from_stream(stream::iter(broken))).unwrap());
+        }
         Ok(response.body(Body::from_stream(answer.bytes_stream())).unwrap())
     }
 

@@ -67,6 +67,10 @@ pub struct ServiceArgs {
     /// bucket share the work, however many have a role.
     #[arg(long = "role", env = "SNAPSHOTS_ROLE", value_enum, value_delimiter = ',')]
     pub roles: Vec<Role>,
+    /// How many steps of a queue this process claims at once at most, as far as it has slots free: io=64 for thousands of short
+    /// steps. One by default, which spreads long steps best over machines. Several are separated by commas.
+    #[arg(long = "claim", env = "SNAPSHOTS_CLAIM", value_name = "QUEUE=STEPS", value_delimiter = ',', value_parser = claim_setting)]
+    pub claims: Vec<(engine::Queue, usize)>,
     #[command(flatten)]
     /// How long snapshots live.
     pub life: LifeArgs,
@@ -76,6 +80,17 @@ pub struct ServiceArgs {
     #[command(flatten)]
     /// What runs by itself.
     pub schedules: ScheduleArgs,
+}
+
+fn claim_setting(text: &str) -> Result<(engine::Queue, usize), String> {
+    let (name, steps) = text.split_once('=').ok_or("write QUEUE=STEPS")?;
+    let known = || engine::Queue::ALL.iter().map(|queue| queue.as_str()).collect::<Vec<_>>().join(", ");
+    let queue = engine::Queue::ALL.iter().find(|queue| queue.as_str() == name);
+    let queue = queue.ok_or_else(|| format!("there is no such queue; known are: {}", known()))?;
+    match steps.parse() {
+        Ok(steps @ 1..=1000) => Ok((*queue, steps)),
+        _ => Err("a process claims 1 to 1000 steps at once".into()),
+    }
 }
 
 /// What runs by itself. A schedule that an operator has changed through the API or `snapshots schedule` stays as it is.

@@ -101,7 +101,7 @@ impl Output {
         if bar.is_none() {
             self.say(&format!("{what} …"));
         }
-        Progress { output: self, bar, what: what.to_owned(), total, said: Instant::now(), begun: None, unit: "" }
+        Progress { output: self, bar, what: what.to_owned(), total, said: Instant::now(), begun: None, unit: "", rate: None }
     }
 }
 
@@ -115,6 +115,8 @@ pub struct Progress {
     /// When counting began, and at what: what an earlier run did is no speed of this one.
     begun: Option<(Instant, u64)>,
     unit: &'static str,
+    /// Its speed a second as whoever counts knows it, which may be better than what was seen here.
+    rate: Option<u64>,
 }
 
 impl Progress {
@@ -148,6 +150,12 @@ impl Progress {
         self.set(done);
     }
 
+    /// Shows how far it is, and how fast it goes by its own account.
+    pub fn set_at(&mut self, done: u64, rate: Option<f64>) {
+        self.rate = rate.map(|rate| rate as u64);
+        self.set(done);
+    }
+
     /// Shows how far it is.
     pub fn set(&mut self, done: u64) {
         let (begun, first) = *self.begun.get_or_insert((Instant::now(), done));
@@ -160,12 +168,13 @@ impl Progress {
             return;
         }
         self.said = Instant::now();
+        let seen = || (done.saturating_sub(first) as f64 / begun.elapsed().as_secs_f64().max(0.001)) as u64;
+        let rate = self.rate.unwrap_or_else(seen);
+        let left = time_left(rate, self.total.saturating_sub(done));
         if self.output.json {
-            let (rate, left) = speed(done - first.min(done), begun.elapsed(), self.total.saturating_sub(done));
             self.output.line(&json!({ "type": "progress", "what": self.what, "done": done, "total": self.total,
                 "unit": self.unit, "perSecond": rate, "secondsLeft": left }));
         } else {
-            let (rate, left) = speed(done - first.min(done), begun.elapsed(), self.total.saturating_sub(done));
             let shown = |count: u64| if self.unit == "bytes" { bytes(count) } else { count.to_string() };
             let left = left.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
             let (what, total) = (&self.what, shown(self.total));
@@ -181,10 +190,9 @@ impl Progress {
     }
 }
 
-/// What is done in a second, and the seconds that the rest takes at that speed; `None` where nothing was done yet.
-fn speed(done: u64, elapsed: Duration, rest: u64) -> (u64, Option<u64>) {
-    let rate = (done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
-    (rate, (rate > 0).then(|| rest.div_ceil(rate)))
+/// Seconds that the rest takes at so many a second; `None` where nothing moves.
+fn time_left(rate: u64, rest: u64) -> Option<u64> {
+    (rate > 0).then(|| rest.div_ceil(rate))
 }
 
 /// `1.4 MB`; decimal, as disks and bandwidths are sold.
@@ -205,8 +213,8 @@ mod tests {
 
     #[test]
     fn a_speed_tells_how_long_the_rest_takes_once_something_is_done() {
-        assert_eq!(speed(100, Duration::from_secs(10), 95), (10, Some(10)));
-        assert_eq!(speed(0, Duration::from_secs(10), 95), (0, None));
+        assert_eq!(time_left(10, 95), Some(10));
+        assert_eq!(time_left(0, 95), None);
     }
 
     #[test]

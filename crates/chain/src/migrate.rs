@@ -46,6 +46,8 @@ pub async fn migrate(pool: &PgPool) -> Result<MigrateReport, ChainMigrateError> 
     let created_indexer_tables = create_indexer_tables(pool).await?;
     let mut migrator: Migrator = sqlx::migrate!("../../migrations/chain");
     migrator.create_schema("snapshots");
+    // A newer binary may have run before: migrations only add.
+    migrator.set_ignore_missing(true);
     migrator.dangerous_set_table_name("snapshots._chain_migrations");
     let before = count_applied(pool).await?;
     migrator.run(pool).await?;

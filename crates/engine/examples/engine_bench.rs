@@ -3,6 +3,7 @@
 //! `engine_bench <what> [count]` against the database in `DATABASE_URL`; prints one JSON array of numbers. It knows no target and
 //! judges nothing. Workers that are to be killed are processes of their own: this program again, as `engine_bench worker`.
 use std::{
+    collections::HashMap,
     io::Write,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -12,7 +13,8 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use engine::{
-    BoxError, Catalog, Client, Ctx, Engine, EngineConfig, RunId, RunState, Shutdown, StartRun, StepError, StepId, Workflow,
+    BoxError, Catalog, Client, Ctx, Engine, EngineConfig, Queue, RunId, RunState, Shutdown, StartRun, StepError, StepId,
+    Workflow,
     statements::{self, Claimant},
 };
 use serde_json::{Value, json};
@@ -89,8 +91,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(pool: &PgPool, io_slots: usize) -> Outcome<Self> {
-        let config = EngineConfig { io_slots, ..EngineConfig::default() };
+    fn start(pool: &PgPool, config: EngineConfig) -> Outcome<Self> {
         let engine = Engine::new(pool.clone(), (), workflows(), config)?;
         let shutdown = Shutdown::default();
         let task = tokio::spawn(engine.run(shutdown.clone()));
@@ -195,8 +196,8 @@ impl Bench {
     }
 
     /// With an idle worker beside it, `count` times.
-    async fn beside_worker(&self, io_slots: usize, what: &str, count: usize) -> Outcome<Vec<f64>> {
-        let worker = Worker::start(&self.pool, io_slots)?;
+    async fn beside_worker(&self, config: EngineConfig, what: &str, count: usize) -> Outcome<Vec<f64>> {
+        let worker = Worker::start(&self.pool, config)?;
         // Its loops have begun to listen once a first run has passed.
         self.fan(10).await?;
         let mut values = Vec::new();
@@ -205,7 +206,7 @@ impl Bench {
                 "pickup" => self.pickup().await?,
                 "cancel" => self.cancel().await?,
                 "fanout" => self.fan(1000).await?,
-                _ => self.fan(STEADY).await?,
+                _ => STEADY as f64 / self.fan(STEADY).await?,
             });
         }
         worker.stop().await?;
@@ -235,6 +236,12 @@ impl Bench {
 /// Children of the run that measures steps a second.
 const STEADY: usize = 5000;
 
+/// Short steps are claimed and completed together; `TOGETHER` in the environment says how many.
+fn together() -> Outcome<EngineConfig> {
+    let most = std::env::var("TOGETHER").map_or(Ok(64), |most| most.parse())?;
+    Ok(EngineConfig { io_slots: most, claims: HashMap::from([(Queue::Io, most)]), ..EngineConfig::default() })
+}
+
 fn worker_process() -> Outcome<Child> {
     Ok(Command::new(std::env::current_exe()?).arg("worker").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?)
 }
@@ -242,15 +249,16 @@ fn worker_process() -> Outcome<Child> {
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
-    let what = arguments.next().ok_or("say what: worker, takeover, pickup, cancel, fanout, steps or claim")?;
+    let what = arguments.next().ok_or("say what: worker, takeover, pickup, cancel, fanout, steps, together or claim")?;
     let count = arguments.next().map_or(Ok(1), |count| count.parse())?;
     let bench = Bench::open().await?;
     let values = match what.as_str() {
-        "worker" => return Ok(Worker::start(&bench.pool, EngineConfig::default().io_slots)?.task.await??),
+        "worker" => return Ok(Worker::start(&bench.pool, EngineConfig::default())?.task.await??),
         "takeover" => bench.takeovers(count).await?,
         "claim" => bench.claims(count).await?,
-        "steps" => bench.beside_worker(16, "steps", count).await?.iter().map(|took| STEADY as f64 / took).collect(),
-        "pickup" | "cancel" | "fanout" => bench.beside_worker(EngineConfig::default().io_slots, &what, count).await?,
+        "steps" => bench.beside_worker(EngineConfig { io_slots: 16, ..EngineConfig::default() }, "steps", count).await?,
+        "together" => bench.beside_worker(together()?, "steps", count).await?,
+        "pickup" | "cancel" | "fanout" => bench.beside_worker(EngineConfig::default(), &what, count).await?,
         other => return Err(format!("there is no measurement `{other}`").into()),
     };
     Ok(writeln!(std::io::stdout(), "{}", json!(values))?)

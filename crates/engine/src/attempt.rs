@@ -138,4 +138,6 @@ pub struct Swept {
     pub expired: i32,
     /// Steps rung for since nobody would have heard of them.
     pub rung: i32,
+    /// Milliseconds until the next lease expires, unless it is renewed; negative: one that could not be ended has.
+    pub next_ms: Option<i64>,
 }

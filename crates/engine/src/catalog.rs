@@ -1,6 +1,9 @@
 //! Which workflows this binary knows, checked once. The part that starting and claiming runs need, without functions.
 //! Invariant: predecessors are earlier steps, so a catalogued workflow has no circle.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     error::StartError,
@@ -23,7 +26,7 @@ pub enum WorkflowError {
         /// Its name.
         workflow: &'static str,
     },
-    /// Two steps of one name.
+    /// Two steps of one name, present or former.
     #[error("workflow `{workflow}` has two steps named `{step}`")]
     DuplicateStep {
         /// The workflow.
@@ -55,7 +58,19 @@ pub enum WorkflowError {
 pub(crate) struct Definition {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
+    finishes: Vec<u32>,
     pub(crate) steps: Vec<StepSpec>,
+}
+
+impl Definition {
+    /// Whether the code runs what this version planned.
+    pub(crate) fn runs(&self, version: i32) -> bool {
+        self.versions().any(|known| known == version)
+    }
+
+    fn versions(&self) -> impl Iterator<Item = i32> {
+        std::iter::once(&self.version).chain(&self.finishes).map(|version| version.cast_signed())
+    }
 }
 
 /// The workflows of this binary by name. Cheap to clone.
@@ -76,6 +91,7 @@ impl Catalog {
             let definition = Definition {
                 name: workflow.name,
                 version: workflow.version,
+                finishes: workflow.finishes.clone(),
                 steps: workflow.steps.iter().map(|step| step.spec.clone()).collect(),
             };
             check(&definition)?;
@@ -108,7 +124,7 @@ impl Catalog {
 
     /// Names and versions side by side, as the ledger's arrays want them.
     pub(crate) fn versions(&self) -> (Vec<String>, Vec<i32>) {
-        self.known.values().map(|known| (known.name.to_owned(), known.version.cast_signed())).unzip()
+        self.known.values().flat_map(|known| known.versions().map(|version| (known.name.to_owned(), version))).unzip()
     }
 }
 
@@ -120,9 +136,6 @@ fn check(definition: &Definition) -> Result<(), WorkflowError> {
     let mut earlier: Vec<&str> = Vec::new();
     for spec in &definition.steps {
         let step = spec.name;
-        if earlier.contains(&step) {
-            return Err(WorkflowError::DuplicateStep { workflow, step });
-        }
         if let Some(after) = spec.after.iter().find(|name| !earlier.contains(name)) {
             return Err(WorkflowError::UnknownPredecessor { workflow, step, after });
         }
@@ -131,7 +144,12 @@ fn check(definition: &Definition) -> Result<(), WorkflowError> {
         }
         earlier.push(step);
     }
-    Ok(())
+    let mut names = BTreeSet::new();
+    let all = definition.steps.iter().flat_map(|spec| std::iter::once(&spec.name).chain(&spec.former));
+    match all.copied().find(|name| !names.insert(*name)) {
+        Some(step) => Err(WorkflowError::DuplicateStep { workflow, step }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +181,13 @@ mod tests {
     fn two_steps_of_one_name_are_refused() {
         let workflow = Workflow::named("w", 1).step("a", noop).step("a", noop);
         assert_eq!(fault(workflow), Some(WorkflowError::DuplicateStep { workflow: "w", step: "a" }));
+    }
+
+    #[test]
+    fn a_former_name_that_another_step_has_or_had_is_refused() {
+        let refused = Some(WorkflowError::DuplicateStep { workflow: "w", step: "b" });
+        assert_eq!(fault(Workflow::named("w", 1).step("a", noop).formerly("b").step("b", noop)), refused);
+        assert_eq!(fault(Workflow::named("w", 1).step("a", noop).formerly("b").step("c", noop).formerly("b")), refused);
     }
 
     #[test]

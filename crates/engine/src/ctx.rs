@@ -22,6 +22,7 @@ use crate::{
     model::{Level, LogLine, Progress, RunId, StepId},
     queries,
     statements::{self, Claimed, Lease, Written},
+    workflow::Workflow,
 };
 
 /// The context of one attempt at one step. Cheap to clone.
@@ -35,6 +36,7 @@ impl<S> Clone for Ctx<S> {
 
 struct Inner<S> {
     claimed: Claimed,
+    workflow: Arc<Workflow<S>>,
     services: Arc<S>,
     signals: Signals,
     pool: PgPool,
@@ -84,9 +86,9 @@ impl Signals {
     }
 }
 
-impl<S> Ctx<S> {
-    pub(crate) fn new(claimed: Claimed, services: Arc<S>, signals: Signals, pool: PgPool) -> Self {
-        Self(Arc::new(Inner { claimed, services, signals, pool }))
+impl<S: Send + Sync + 'static> Ctx<S> {
+    pub(crate) fn new(claimed: Claimed, workflow: Arc<Workflow<S>>, services: Arc<S>, signals: Signals, pool: PgPool) -> Self {
+        Self(Arc::new(Inner { claimed, workflow, services, signals, pool }))
     }
 
     /// What the workflow's steps share.
@@ -156,7 +158,8 @@ impl<S> Ctx<S> {
     /// # Errors
     /// [`StepError::Fail`] if there is no such step, it has not succeeded, or its output is not a `T`.
     pub async fn output<T: DeserializeOwned>(&self, step: &str) -> Result<T, StepError> {
-        let output = queries::output(&self.0.pool, self.run(), step).await.map_err(StepError::retry)?;
+        let names = self.0.workflow.stored_names(step);
+        let output = queries::output(&self.0.pool, self.run(), &names).await.map_err(StepError::retry)?;
         let output = output
             .ok_or_else(|| StepError::fail(format!("step `{step}` has no output: it is not there or has not succeeded")))?;
         serde_json::from_value(output).map_err(StepError::fail)
@@ -213,12 +216,14 @@ impl<S> Ctx<S> {
     /// Keeps a small value (an upload's id, parts done) for this and later attempts at this step.
     ///
     /// # Errors
-    /// [`StepError::Retry`] if the ledger cannot be written or somebody else holds the step by now.
+    /// [`StepError::Retry`] if the ledger cannot be written or somebody else holds the step by now, [`StepError::Fail`] if
+    /// it cannot hold such a value.
     pub async fn save_state<T: Serialize>(&self, state: &T) -> Result<(), StepError> {
         let state = serde_json::to_value(state).map_err(StepError::fail)?;
         match statements::save_checkpoint(&self.0.pool, self.lease(), &state).await {
             Ok(Written::Done) => Ok(()),
             Ok(Written::Fenced) => Err(StepError::retry("another worker holds this step by now")),
+            Err(error) if statements::cannot_hold(&error) => Err(StepError::fail(error)),
             Err(error) => Err(StepError::retry(error)),
         }
     }

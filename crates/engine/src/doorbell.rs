@@ -28,7 +28,11 @@ use crate::{
 pub(crate) const CHANNEL: &str = "apalis::job::insert";
 
 /// How often a worker looks without having been woken; only a notification lost on the way waits for it.
-const POLL: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(5);
+
+/// How often a pull loop tells apalis that it lives. After five without one apalis offers what the loop had fetched to others;
+/// sweep rings for it long before.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Doorbell {
@@ -128,7 +132,7 @@ impl Puller {
         let config = Config::default()
             .queue(self.queue.as_str())
             .batch_size(1)
-            .heartbeat_interval(Duration::from_secs(2))
+            .heartbeat_interval(HEARTBEAT)
             .missed_heartbeats(5)
             .lock_tasks(false)
             .persist_results(true);

@@ -28,6 +28,7 @@ use crate::{
     scheduler::Scheduler,
     statements::Claimant,
     sweep::{SLOW, Sweeper},
+    together::Together,
     wake::Wakes,
     workflow::Workflow,
 };
@@ -64,6 +65,9 @@ pub struct EngineConfig {
     pub cpu_slots: usize,
     /// Steps of queue `deliver` at once.
     pub deliver_slots: usize,
+    /// How many steps of a queue one claim takes at most, as far as slots are free. One where nothing is said, which spreads long
+    /// steps best over machines; with more, short steps take far fewer transactions.
+    pub claims: HashMap<Queue, usize>,
     /// What this process was started for, as operators know it; shown, and otherwise without effect.
     pub roles: Vec<String>,
     /// The queues to take steps from. With none, and without `fires`, the process is only seen to be there.
@@ -93,6 +97,7 @@ impl Default for EngineConfig {
             io_slots: 8,
             cpu_slots: std::thread::available_parallelism().map_or(2, usize::from),
             deliver_slots: 8,
+            claims: HashMap::new(),
             roles: Vec::new(),
             queues: Queue::ALL.to_vec(),
             fires: true,
@@ -116,6 +121,10 @@ impl EngineConfig {
         }
     }
 
+    fn claims(&self, queue: Queue) -> usize {
+        self.claims.get(&queue).copied().unwrap_or(1)
+    }
+
     /// Whether to take part in the sweep: whoever does any work does.
     const fn sweeps(&self) -> bool {
         !self.queues.is_empty() || self.fires
@@ -125,6 +134,9 @@ impl EngineConfig {
         let fault = |setting, problem| Err(EngineError::Setting { setting, problem });
         if Queue::ALL.iter().any(|queue| self.slots(*queue) == 0) {
             return fault("slots", "must be at least 1 for every queue");
+        }
+        if Queue::ALL.iter().any(|queue| self.claims(*queue) == 0) {
+            return fault("claims", "must be at least 1 for every queue");
         }
         if self.lease < Duration::from_millis(300) {
             return fault("lease", "must be at least 300 ms, or renewals come too late");
@@ -142,7 +154,7 @@ pub struct Engine<S> {
     catalog: Catalog,
     pool: PgPool,
     services: Arc<S>,
-    workflows: HashMap<&'static str, Workflow<S>>,
+    workflows: HashMap<&'static str, Arc<Workflow<S>>>,
     sources: Vec<Source>,
 }
 
@@ -160,7 +172,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
         config.check()?;
         let catalog = Catalog::of(&workflows)?;
         let sources = vec![ledger_figures::source(pool.clone(), catalog.clone())];
-        let workflows = workflows.into_iter().map(|workflow| (workflow.name, workflow)).collect();
+        let workflows = workflows.into_iter().map(|workflow| (workflow.name, Arc::new(workflow))).collect();
         Ok(Self { config, catalog, pool, services: services.into(), workflows, sources })
     }
 
@@ -290,6 +302,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
             draining: registration.draining.subscribe(),
             shutdown,
             running: TaskTracker::new(),
+            together: Together::default(),
         }
     }
 }
@@ -297,13 +310,16 @@ impl<S: Send + Sync + 'static> Engine<S> {
 /// Takes steps from the queues of this process until it is asked to stop.
 async fn pull<S: Send + Sync + 'static>(config: &EngineConfig, runner: &Arc<Runner<S>>, wakes: &Wakes) {
     let places = config.queues.iter().flat_map(|queue| {
-        let slots = config.slots(*queue);
+        let (slots, claims) = (config.slots(*queue), config.claims(*queue));
         let permits = Arc::new(Semaphore::new(slots));
-        let loops = slots.min(pullers(*queue));
-        (0..loops).map(|no| (*queue, no, slots.div_ceil(loops), Arc::clone(&permits))).collect::<Vec<_>>()
+        // Where a doorbell stands for all steps of the queue, one is answered at a time.
+        let loops = if claims > 1 { 1 } else { slots.min(pullers(*queue)) };
+        let concurrency = if claims > 1 { 1 } else { slots.div_ceil(loops) };
+        (0..loops).map(|no| (*queue, no, concurrency, claims, Arc::clone(&permits))).collect::<Vec<_>>()
     });
-    let loops = places
-        .map(|(queue, no, concurrency, permits)| Supervisor { runner, wakes, queue, no, concurrency, permits }.run().boxed());
+    let loops = places.map(|(queue, no, concurrency, claims, permits)| {
+        Supervisor { runner, wakes, queue, no, concurrency, claims, permits }.run().boxed()
+    });
     join_all(loops).await;
     runner.shutdown.soft.cancelled().await;
 }
@@ -323,6 +339,7 @@ struct Supervisor<'a, S> {
     queue: Queue,
     no: usize,
     concurrency: usize,
+    claims: usize,
     permits: Arc<Semaphore>,
 }
 
@@ -360,7 +377,11 @@ impl<S: Send + Sync + 'static> Supervisor<'_, S> {
 
     fn puller(&self, restart: u64) -> Puller {
         let (runner, permits) = (Arc::clone(self.runner), Arc::clone(&self.permits));
-        let on_ring: OnRing = Arc::new(move |step| Arc::clone(&runner).answer(step, Arc::clone(&permits)).boxed());
+        let (queue, claims) = (self.queue, self.claims);
+        let on_ring: OnRing = match claims {
+            1 => Arc::new(move |step| Arc::clone(&runner).answer(step, Arc::clone(&permits)).boxed()),
+            most => Arc::new(move |_| Arc::clone(&runner).answer_many(queue, Arc::clone(&permits), most).boxed()),
+        };
         Puller {
             pool: self.runner.pool.clone(),
             queue: self.queue,

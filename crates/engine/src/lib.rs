@@ -47,6 +47,7 @@ mod start;
 pub mod statements;
 mod sweep;
 mod ticks;
+mod together;
 mod trace;
 mod wake;
 mod workers;

@@ -131,8 +131,8 @@ words! {
 }
 
 words! {
-    /// The resource a step mostly uses; each has its own doorbell queue and number of slots. The words are stored:
-    /// a renamed queue needs the old one drained.
+    /// The resource a step mostly uses; each has its own doorbell queue and number of slots. The words are stored: who
+    /// renames one adds a migration that writes the former word into `snapshots.queue_name`.
     Queue {
         /// Short bookkeeping.
         Control = "control",

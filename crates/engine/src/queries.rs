@@ -108,9 +108,10 @@ pub(crate) async fn run(db: impl PgExecutor<'_>, run: RunId) -> sqlx::Result<Opt
 pub(crate) async fn detail(pool: &PgPool, id: RunId) -> sqlx::Result<Option<RunDetail>> {
     let Some(run) = run(pool, id).await? else { return Ok(None) };
     let steps: Vec<Step> = sqlx::query_as(
-        "select id, run_id, name, kind, index, state, queue, children_total, children_left, children_failed, attempt, \
-         max_attempts, run_at, case when state = 'ready' and attempt > 0 then run_at end as next_attempt_at, lease_until, worker, progress, output, error, started_at, done_at \
-         from snapshots.step where run_id = $1 order by coalesce(group_id, id), kind <> 'child' desc, index",
+        "select id, run_id, name, kind, index, state, coalesce(q.queue, step.queue) as queue, children_total, children_left, \
+         children_failed, attempt, max_attempts, run_at, case when state = 'ready' and attempt > 0 then run_at end as next_attempt_at, \
+         lease_until, worker, progress, output, error, started_at, done_at \
+         from snapshots.step left join snapshots.queue_name q on q.former = step.queue where run_id = $1 order by coalesce(group_id, id), kind <> 'child' desc, index",
     )
     .bind(id)
     .fetch_all(pool)
@@ -134,9 +135,9 @@ pub(crate) async fn events(db: impl PgExecutor<'_>, run: RunId, after: i64, limi
     sqlx::query_as(sql).bind(run).bind(after).bind(limit).fetch_all(db).await
 }
 
-/// The output of a step of the run that has succeeded.
-pub(crate) async fn output(pool: &PgPool, run: RunId, name: &str) -> sqlx::Result<Option<Value>> {
-    sqlx::query_scalar(include_str!("sql/output.sql")).bind(run).bind(name).fetch_optional(pool).await
+/// The output of a step of the run that has succeeded, under whichever of its names.
+pub(crate) async fn output(pool: &PgPool, run: RunId, names: &[&str]) -> sqlx::Result<Option<Value>> {
+    sqlx::query_scalar(include_str!("sql/output.sql")).bind(run).bind(names).fetch_optional(pool).await
 }
 
 /// What the step saved last.

@@ -74,7 +74,7 @@ async fn check(client: &Client, tx: &mut PgConnection, run: &Run) -> Result<(), 
         return Err(RetryError::NothingFailed { run: run.id });
     }
     let known = client.catalog.get(&run.workflow).ok_or_else(|| client.catalog.unknown(&run.workflow))?;
-    if known.version.cast_signed() != run.version {
+    if !known.runs(run.version) {
         let (workflow, version) = (run.workflow.clone(), run.version);
         return Err(RetryError::OtherVersion { run: run.id, workflow, version });
     }

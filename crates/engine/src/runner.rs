@@ -13,7 +13,10 @@ use std::{
 use futures::FutureExt;
 use serde_json::Value;
 use sqlx::PgPool;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span, debug, error, error_span, info, warn};
 
@@ -24,8 +27,9 @@ use crate::{
     error::{StepError, chain, panic_text},
     lease,
     meter::{self, Outcome},
-    model::{StepId, StepKind, StepState},
+    model::{Queue, StepId, StepKind, StepState},
     statements::{self, Claimant, Claimed, Ended, Ending, Lease, Report, Written},
+    together::Together,
     trace::Trying,
     workflow::{StepDef, Workflow},
 };
@@ -40,12 +44,14 @@ const IDLE_YIELD: Duration = Duration::from_secs(1);
 pub(crate) struct Runner<S> {
     pub(crate) pool: PgPool,
     pub(crate) services: Arc<S>,
-    pub(crate) workflows: HashMap<&'static str, Workflow<S>>,
+    pub(crate) workflows: HashMap<&'static str, Arc<Workflow<S>>>,
     pub(crate) claimant: Claimant,
     /// Whether this worker is to take no more work.
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) shutdown: Shutdown,
     pub(crate) running: TaskTracker,
+    /// Completes steps of queues whose steps are claimed together.
+    pub(crate) together: Together,
 }
 
 /// What an attempt came to.
@@ -71,20 +77,52 @@ impl<S: Send + Sync + 'static> Runner<S> {
             // Sweep rings again.
             Err(error) => return warn!(step.id = %step, error = chain(&error), "cannot claim the step"),
         };
+        // Nothing in `execute` panics but the step, and that is caught.
+        let _ = self.spawn(claimed, slot, false).await;
+    }
+
+    /// Answers a doorbell of a queue whose steps are claimed together: claims as many steps as slots are free, at most `most`
+    /// at a time, until no more are there. Returns then, not at their ends; they hold their slots.
+    pub(crate) async fn answer_many(self: Arc<Self>, queue: Queue, slots: Arc<Semaphore>, most: usize) {
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            // Steps that were completed together free their slots together: let them.
+            tokio::task::yield_now().await;
+            if self.shutdown.soft.is_cancelled() || *self.draining.borrow() {
+                return;
+            }
+            let more = std::iter::from_fn(|| Arc::clone(&slots).try_acquire_owned().ok());
+            let free: Vec<_> = std::iter::once(slot).chain(more.take(most - 1)).collect();
+            let claimed = match statements::claim_many(&self.pool, queue, free.len(), &self.claimant).await {
+                Ok(claimed) => claimed,
+                Err(error) => return warn!(%queue, error = chain(&error), "cannot claim steps"),
+            };
+            let are_more = claimed.len() == free.len();
+            for (claimed, slot) in claimed.into_iter().zip(free) {
+                // Its end is seen by its slot.
+                drop(self.spawn(claimed, slot, true));
+            }
+            if !are_more {
+                return;
+            }
+        }
+    }
+
+    /// Runs a claimed step in a task that holds its slot.
+    fn spawn(self: &Arc<Self>, claimed: Claimed, slot: OwnedSemaphorePermit, together: bool) -> JoinHandle<()> {
+        let claimed = self.renamed(claimed);
         // At level error, so that what is said inside carries these fields whatever is filtered.
         let span = error_span!(parent: None, SPAN, run_id = %claimed.run_id, workflow = claimed.workflow, step = claimed.name,
             index = claimed.index, attempt = claimed.attempt, trace_id = tracing::field::Empty);
-        let work = Arc::clone(&self).execute(claimed).instrument(span);
+        let work = Arc::clone(self).execute(claimed, together).instrument(span);
         let hard = self.shutdown.hard.clone();
-        let task = self.running.spawn(async move {
+        self.running.spawn(async move {
             let _slot = slot;
             hard.run_until_cancelled(work).await;
-        });
-        // Nothing in `execute` panics but the step, and that is caught.
-        let _ = task.await;
+        })
     }
 
-    async fn execute(self: Arc<Self>, claimed: Claimed) {
+    async fn execute(self: Arc<Self>, claimed: Claimed, together: bool) {
         let lease = claimed.lease();
         let signals = Signals::new(&self.shutdown.soft, capture::tail_of(&Span::current()));
         let keeper = lease::keep(self.pool.clone(), lease, self.claimant.lease, signals.clone());
@@ -96,8 +134,8 @@ impl<S: Send + Sync + 'static> Runner<S> {
             None => self.attempt(&claimed, &signals).await,
         };
         let took = begun.elapsed();
-        let end = End::of(&claimed, attempted, &signals);
-        let (outcome, delay) = self.write(lease, &end, &signals).await;
+        let mut end = End::of(&claimed, attempted, &signals);
+        let (outcome, delay) = self.write(lease, &mut end, &signals, together).await;
         meter::ended(&claimed, outcome, took, delay);
         if let Some(traced) = traced {
             traced.end(outcome.word(), end.error());
@@ -106,7 +144,7 @@ impl<S: Send + Sync + 'static> Runner<S> {
     }
 
     async fn attempt(&self, claimed: &Claimed, signals: &Signals) -> Attempted {
-        let Some(definition) = self.definition(claimed) else {
+        let Some((workflow, step)) = self.definition(claimed) else {
             let text = format!(
                 "version {} of workflow `{}` has no step `{}` in this binary; its steps were changed without a new version",
                 claimed.version, claimed.workflow, claimed.name
@@ -114,23 +152,43 @@ impl<S: Send + Sync + 'static> Runner<S> {
             return Attempted::Ended(StepError::fail(text));
         };
         let input = input(claimed);
-        match (claimed.kind, &definition.expand) {
+        match (claimed.kind, &step.expand) {
             (StepKind::Group, Some(expand)) => match std::panic::catch_unwind(AssertUnwindSafe(|| expand(input))) {
                 Ok(Ok(children)) => Attempted::Children(children),
                 Ok(Err(error)) => Attempted::Ended(error),
                 Err(payload) => Attempted::Ended(StepError::retry(panic_text(payload))),
             },
-            _ => self.call(definition, claimed, input, signals).await,
+            _ => self.call((workflow, step), claimed, input, signals).await,
         }
     }
 
-    fn definition(&self, claimed: &Claimed) -> Option<&StepDef<S>> {
-        self.workflows.get(claimed.workflow.as_str())?.steps.iter().find(|step| step.spec.name == claimed.name)
+    fn definition(&self, claimed: &Claimed) -> Option<(&Arc<Workflow<S>>, &StepDef<S>)> {
+        let workflow = self.workflows.get(claimed.workflow.as_str())?;
+        Some((workflow, workflow.steps.iter().find(|step| step.spec.name == claimed.name)?))
+    }
+
+    /// Under the names that the code has by now.
+    fn renamed(&self, mut claimed: Claimed) -> Claimed {
+        if let Some(workflow) = self.workflows.get(claimed.workflow.as_str()) {
+            claimed.name = workflow.present_name(&claimed.name).to_owned();
+            if let Some(Value::Object(inputs)) = &mut claimed.inputs {
+                let named = std::mem::take(inputs).into_iter();
+                *inputs = named.map(|(name, output)| (workflow.present_name(&name).to_owned(), output)).collect();
+            }
+        }
+        claimed
     }
 
     /// Runs the step's function in a task of its own, which is dropped when the attempt is cut off.
-    async fn call(&self, step: &StepDef<S>, claimed: &Claimed, input: Value, signals: &Signals) -> Attempted {
-        let ctx = Ctx::new(claimed.clone(), Arc::clone(&self.services), signals.clone(), self.pool.clone());
+    async fn call(
+        &self,
+        (workflow, step): (&Arc<Workflow<S>>, &StepDef<S>),
+        claimed: &Claimed,
+        input: Value,
+        signals: &Signals,
+    ) -> Attempted {
+        let services = Arc::clone(&self.services);
+        let ctx = Ctx::new(claimed.clone(), Arc::clone(workflow), services, signals.clone(), self.pool.clone());
         let handler = Arc::clone(&step.handler);
         let work = async move { handler(ctx, input).await }.in_current_span();
         let mut task = AbortOnDrop(tokio::spawn(AssertUnwindSafe(work).catch_unwind()));
@@ -151,12 +209,15 @@ impl<S: Send + Sync + 'static> Runner<S> {
     }
 
     /// Writes the ending, again and again while the database is away: the work is done and the lease may still hold.
-    async fn write(&self, lease: Lease, end: &End, signals: &Signals) -> (Outcome, Option<Duration>) {
+    async fn write(&self, lease: Lease, end: &mut End, signals: &Signals, together: bool) -> (Outcome, Option<Duration>) {
         let log = signals.lines(0).map(|(_, lines)| lines);
         let report = Report { progress: signals.progress(), log };
         let mut wait = Duration::from_millis(100);
         loop {
-            let written = match end {
+            let written = match &*end {
+                End::Output(output) if together => {
+                    self.together.complete(&self.pool, lease, output, &report).await.map(succeeded)
+                }
                 End::Output(output) => statements::complete(&self.pool, lease, output, &report).await.map(succeeded),
                 End::Children(inputs) => statements::plan(&self.pool, lease, inputs, &report).await.map(succeeded),
                 End::Without(ending) => {
@@ -168,6 +229,12 @@ impl<S: Send + Sync + 'static> Runner<S> {
                 Ok(None) => {
                     info!("the step's ending was not written: another worker holds it by now");
                     return (Outcome::Fenced, None);
+                }
+                Err(error) if end.error().is_none() && statements::cannot_hold(&error) => {
+                    let error = format!("the ledger cannot hold what the step returned: {}", chain(&error));
+                    error!(error, "the step failed");
+                    *end = End::Without(Ending::Failed { error });
+                    continue;
                 }
                 Err(error) => warn!(error = chain(&error), "cannot write the step's ending, trying again"),
             }

@@ -9,13 +9,19 @@ use sqlx::{
     Connection, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tracing::info;
 
 use crate::{doorbell, error::SetupError};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/control");
+fn migrations() -> sqlx::migrate::Migrator {
+    sqlx::migrate!("../../migrations/control")
+}
 
 /// Made or replaced after the migrations; how they may change is said in the first.
 const FUNCTIONS: [&str; 2] = [include_str!("sql/statements.sql"), include_str!("sql/consequences.sql")];
+
+/// Grows with every change of [`FUNCTIONS`]: a database that has those of a greater revision keeps them.
+const REVISION: i32 = 1;
 
 /// Any constant: whoever migrates holds this advisory lock.
 const SETUP_LOCK: i64 = 0x736e_6170_7365_7475;
@@ -71,14 +77,45 @@ pub async fn migrate(pool: &PgPool) -> Result<(), SetupError> {
     create(pool, "extension pgcrypto", "create extension if not exists pgcrypto schema snapshots").await?;
     create(pool, "extension hstore", "create extension if not exists hstore schema snapshots").await?;
     doorbell::setup(pool).await?;
-    MIGRATIONS.run(pool).await?;
-    for functions in FUNCTIONS {
-        sqlx::raw_sql(functions).execute(pool).await.map_err(prepare("the engine's functions"))?;
-    }
+    // A newer binary may have run before: migrations only add, so its tables serve this one too.
+    migrations().set_ignore_missing(true).run(pool).await?;
+    replace_functions(pool).await.map_err(prepare("the engine's functions"))?;
     lock.close().await.map_err(prepare("a connection"))
+}
+
+async fn replace_functions(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    let sql = "insert into snapshots.function_revision as known (revision) values ($1) \
+         on conflict (only_row) do update set revision = excluded.revision where known.revision <= excluded.revision \
+         returning revision";
+    let ours: Option<i32> = sqlx::query_scalar(sql).bind(REVISION).fetch_optional(&mut *tx).await?;
+    if ours.is_none() {
+        info!(revision = REVISION, "the database has the functions of a newer binary, and keeps them");
+        return Ok(());
+    }
+    for functions in FUNCTIONS {
+        sqlx::raw_sql(functions).execute(&mut *tx).await?;
+    }
+    tx.commit().await
 }
 
 async fn create(pool: &PgPool, what: &'static str, sql: &'static str) -> Result<(), SetupError> {
     sqlx::query(sql).execute(pool).await.map_err(|source| SetupError::Prepare { what, source })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FNV-1a, 64 bits.
+    fn digest(text: &str) -> u64 {
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    #[test]
+    fn functions_that_changed_have_a_greater_revision() {
+        let seen = (REVISION, format!("{:016x}", digest(&FUNCTIONS.concat())));
+        assert_eq!(seen, (1, "a7f42cb5c2d9a9c4".into()), "raise REVISION with any change of the functions, then write both here");
+    }
 }

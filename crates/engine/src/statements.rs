@@ -11,7 +11,7 @@ use sqlx::{PgConnection, PgPool, types::Json};
 
 use crate::{
     consequence,
-    model::{RunId, StepId, StepState},
+    model::{Queue, RunId, StepId, StepState},
 };
 
 pub use crate::attempt::{Claimant, Claimed, Ended, Ending, Lease, Renewed, Report, Swept, Written};
@@ -29,6 +29,23 @@ pub async fn claim(pool: &PgPool, step: StepId, claimant: &Claimant) -> sqlx::Re
         .bind(&claimant.workflows)
         .bind(&claimant.versions)
         .fetch_optional(pool)
+        .await
+}
+
+/// **Claim, many at once.** Takes up to `most` ready steps of a queue, the highest priority first; fewer mean that no more are
+/// there.
+///
+/// # Errors
+/// The database's; then none was claimed, or their leases expire.
+pub async fn claim_many(pool: &PgPool, queue: Queue, most: usize, claimant: &Claimant) -> sqlx::Result<Vec<Claimed>> {
+    sqlx::query_as("select * from snapshots.claim_many($1, $2, $3, $4, $5, $6)")
+        .bind(queue.as_str())
+        .bind(i32::try_from(most).unwrap_or(i32::MAX))
+        .bind(&claimant.worker)
+        .bind(millis(claimant.lease))
+        .bind(&claimant.workflows)
+        .bind(&claimant.versions)
+        .fetch_all(pool)
         .await
 }
 
@@ -64,6 +81,37 @@ pub async fn complete(pool: &PgPool, lease: Lease, output: &Value, report: &Repo
     complete_with(pool, lease, Some(output), None, report).await
 }
 
+/// A step that was done.
+#[derive(Debug)]
+pub struct Finished {
+    /// The right to say so.
+    pub lease: Lease,
+    /// What it returned.
+    pub output: Value,
+    /// What it says of itself.
+    pub report: Report,
+}
+
+/// **Complete, many at once.** As [`complete`] for each, in one transaction.
+///
+/// # Errors
+/// The database's; then each may be completed alone.
+pub async fn complete_many(pool: &PgPool, finished: &[Finished]) -> sqlx::Result<Vec<Written>> {
+    let done: Vec<bool> = sqlx::query_scalar("select snapshots.complete_many($1, $2, $3, $4, $5)")
+        .bind(finished.iter().map(|step| step.lease.step).collect::<Vec<_>>())
+        .bind(finished.iter().map(|step| step.lease.token).collect::<Vec<_>>())
+        .bind(finished.iter().map(|step| &step.output).collect::<Vec<_>>())
+        .bind(finished.iter().map(|step| step.report.progress.as_ref().map(Json)).collect::<Vec<_>>())
+        .bind(finished.iter().map(|step| step.report.log.as_ref().map(Json)).collect::<Vec<_>>())
+        .fetch_one(pool)
+        .await?;
+    Ok(done.into_iter().map(written).collect())
+}
+
+const fn written(done: bool) -> Written {
+    if done { Written::Done } else { Written::Fenced }
+}
+
 /// **Plan** (complete, for a group). Makes one child per input, by index, rings for all of them, and leaves the group
 /// waiting for their ends; without inputs the group has succeeded.
 ///
@@ -89,7 +137,7 @@ async fn complete_with(
         .bind(report.log.as_ref().map(Json))
         .fetch_one(pool)
         .await?;
-    Ok(if done { Written::Done } else { Written::Fenced })
+    Ok(written(done))
 }
 
 /// **Fail** (and yield). Ends an attempt without success: the step is ready again later, or failed for good, or, its run
@@ -120,13 +168,23 @@ pub async fn end(pool: &PgPool, lease: Lease, ending: &Ending, report: &Report) 
 }
 
 /// **Sweep.** Ends attempts whose lease expired (unless `expire` is false), rings for ready steps that nobody will hear of
-/// otherwise (never rung for, or longer than `lost_after` ago and the doorbell is gone), and makes the words for the states
-/// of runs true. Must not be called in a transaction.
+/// otherwise (never rung for, longer than `lost_after` ago and the doorbell is gone, or the worker that fetched it has not
+/// beaten for `gone_after`), and makes the words for the states of runs true. Must not be called in a transaction.
 ///
 /// # Errors
 /// The database's; what was mended before stays mended.
-pub async fn sweep(db: impl sqlx::PgExecutor<'_>, expire: bool, lost_after: Duration) -> sqlx::Result<Swept> {
-    sqlx::query_as("call snapshots.sweep($1, $2, null, null)").bind(expire).bind(millis(lost_after)).fetch_one(db).await
+pub async fn sweep(
+    db: impl sqlx::PgExecutor<'_>,
+    expire: bool,
+    lost_after: Duration,
+    gone_after: Duration,
+) -> sqlx::Result<Swept> {
+    sqlx::query_as("call snapshots.sweep($1, $2, $3, null, null, null)")
+        .bind(expire)
+        .bind(millis(lost_after))
+        .bind(millis(gone_after))
+        .fetch_one(db)
+        .await
 }
 
 /// **Sweep, stranded runs.** Fails runs of a version that no worker has known for `grace` while workers of another
@@ -170,8 +228,8 @@ pub(crate) async fn cancel_in(conn: &mut PgConnection, run: RunId) -> sqlx::Resu
     Ok(())
 }
 
-/// Makes the state of runs say whether their workflow is paused: `paused` when it is and none of their steps runs, else
-/// what they were. Sweep does it too. Invariant: changes nothing but the word; claim looks at the pause itself.
+/// Makes the state of runs say whether they are held: `paused` when none of their steps runs, and their workflow is paused or
+/// the queue of each step that is ready; else what they were. Sweep does it too. Invariant: changes nothing but the word; claim looks at the pause itself.
 ///
 /// # Errors
 /// The database's.
@@ -187,7 +245,14 @@ pub async fn mark_paused(db: impl sqlx::PgExecutor<'_>) -> sqlx::Result<()> {
 pub async fn save_checkpoint(pool: &PgPool, lease: Lease, state: &Value) -> sqlx::Result<Written> {
     let sql = "update snapshots.step set checkpoint = $3 where id = $1 and lease_token = $2 and state = 'running'";
     let done = sqlx::query(sql).bind(lease.step).bind(lease.token).bind(state).execute(pool).await?;
-    Ok(if done.rows_affected() == 1 { Written::Done } else { Written::Fenced })
+    Ok(written(done.rows_affected() == 1))
+}
+
+/// Whether the database will never take what it was sent: a value of the wrong kind (SQLSTATE class 22; NUL in a text of
+/// `jsonb`) or a larger one than it can store (class 54).
+pub(crate) fn cannot_hold(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(error, sqlx::Error::Encode(_)) || code.is_some_and(|code| code.starts_with("22") || code.starts_with("54"))
 }
 
 pub(crate) fn millis(duration: Duration) -> i64 {

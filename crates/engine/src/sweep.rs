@@ -1,5 +1,5 @@
-//! The sweep: every node, every second, no leader. It mends what no message will: expired leases, retries that have
-//! come due, doorbells that were lost, runs nobody can run, cancellations that raced.
+//! The sweep: every node, every second and in the moment a lease expires, no leader. It mends what no message will: expired
+//! leases, retries that have come due, doorbells that were lost, runs nobody can run, cancellations that raced.
 //!
 //! Invariant: after an outage of the database (seen as a gap between its answers) no lease is declared expired for one
 //! whole lease, so that workers that could not renew get to: an outage costs no attempt.
@@ -24,23 +24,28 @@ pub(crate) struct Sweeper {
 impl Sweeper {
     /// Sweeps until dropped.
     pub(crate) async fn run(self) {
-        let mut ticks = tokio::time::interval(self.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut outages = Outages::new(self.interval, self.lease);
         for count in 0_u64.. {
-            ticks.tick().await;
+            let mut wait = self.interval;
             match self.sweep(&mut outages, count % u64::from(SLOW) == 0).await {
-                Ok(()) => outages.last_answer = Instant::now(),
+                Ok(next) => {
+                    outages.last_answer = Instant::now();
+                    // Leases are renewed long before: one that is about to expire is most likely a dead process's.
+                    wait = next.map_or(wait, |next| wait.min(next));
+                }
                 Err(error) => warn!(error = chain(&error), "cannot sweep, trying again"),
             }
+            tokio::time::sleep(wait).await;
         }
     }
 
-    async fn sweep(&self, outages: &mut Outages, slow: bool) -> sqlx::Result<()> {
+    /// Returns the time until the next lease expires.
+    async fn sweep(&self, outages: &mut Outages, slow: bool) -> sqlx::Result<Option<Duration>> {
         // The pool waits for a server that is away, and a connection it gives was tried: only now it shows how long that was.
         let mut conn = self.pool.acquire().await?;
         // On this connection, lest an outage that begins now is waited out and then judged by.
-        let swept = statements::sweep(&mut *conn, outages.answered(), self.lost_after).await?;
+        let gone_after = self.lease * 3 / 4;
+        let swept = statements::sweep(&mut *conn, outages.answered(), self.lost_after, gone_after).await?;
         if swept.expired > 0 {
             meter::lost(swept.expired);
             info!(attempts = swept.expired, "ended attempts whose lease had expired");
@@ -49,7 +54,8 @@ impl Sweeper {
         if slow {
             statements::fail_stranded(&self.pool, self.stranded_after).await?;
         }
-        Ok(())
+        // A moment later it is over, not about to be.
+        Ok(swept.next_ms.and_then(|ms| u64::try_from(ms).ok()).map(|ms| Duration::from_millis(ms + 5)))
     }
 }
 

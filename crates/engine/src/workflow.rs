@@ -21,6 +21,8 @@ pub(crate) type Expand = Arc<dyn Fn(Value) -> Result<Vec<Value>, StepError> + Se
 #[derive(Debug, Clone)]
 pub(crate) struct StepSpec {
     pub(crate) name: &'static str,
+    /// Names it had in code whose runs may be unfinished.
+    pub(crate) former: Vec<&'static str>,
     /// [`StepKind::Task`] or [`StepKind::Group`].
     pub(crate) kind: StepKind,
     pub(crate) queue: Queue,
@@ -41,6 +43,8 @@ pub(crate) struct StepDef<S> {
 pub struct Workflow<S> {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
+    /// Earlier versions whose runs this code finishes.
+    pub(crate) finishes: Vec<u32>,
     pub(crate) steps: Vec<StepDef<S>>,
     services: PhantomData<fn() -> S>,
 }
@@ -50,7 +54,14 @@ impl<S: Send + Sync + 'static> Workflow<S> {
     /// touches them.
     #[must_use]
     pub fn named(name: &'static str, version: u32) -> Self {
-        Self { name, version, steps: Vec::new(), services: PhantomData }
+        Self { name, version, finishes: Vec::new(), steps: Vec::new(), services: PhantomData }
+    }
+
+    /// Says that runs which these earlier versions planned are finished by this code: each of their steps is here, under the
+    /// name it had or with [`Workflow::formerly`], and reads what their steps left behind.
+    #[must_use]
+    pub fn finishes(self, versions: &[u32]) -> Self {
+        Self { finishes: versions.to_vec(), ..self }
     }
 
     /// Adds a step after the one added last. Its input is that step's output: for a fan-out the children's outputs by
@@ -117,6 +128,25 @@ impl<S: Send + Sync + 'static> Workflow<S> {
         self.change(|spec| spec.after = names.to_vec())
     }
 
+    /// Says that the step added last had this name before: runs that were planned under it find the step. May be said of
+    /// several names; it can go once no such run is unfinished or worth a retry.
+    #[must_use]
+    pub fn formerly(self, name: &'static str) -> Self {
+        self.change(|spec| spec.former.push(name))
+    }
+
+    /// The name that code knows for a step of the ledger.
+    pub(crate) fn present_name<'a>(&self, stored: &'a str) -> &'a str {
+        let mut specs = self.steps.iter().map(|step| &step.spec);
+        specs.find(|spec| spec.former.contains(&stored)).map_or(stored, |spec| spec.name)
+    }
+
+    /// The names under which the ledger may have a step.
+    pub(crate) fn stored_names<'a>(&'a self, present: &'a str) -> Vec<&'a str> {
+        let former = self.steps.iter().filter(|step| step.spec.name == present).flat_map(|step| &step.spec.former);
+        std::iter::once(present).chain(former.copied()).collect()
+    }
+
     /// Names of the steps, in the order they were added.
     #[must_use]
     pub fn step_names(&self) -> Vec<&'static str> {
@@ -125,7 +155,16 @@ impl<S: Send + Sync + 'static> Workflow<S> {
 
     fn push(mut self, name: &'static str, kind: StepKind, handler: Handler<S>, expand: Option<Expand>) -> Self {
         let after = self.steps.last().map(|step| step.spec.name).into_iter().collect();
-        let spec = StepSpec { name, kind, queue: Queue::Io, attempts: 5, backoff: Backoff::default(), timeout: None, after };
+        let spec = StepSpec {
+            name,
+            former: Vec::new(),
+            kind,
+            queue: Queue::Io,
+            attempts: 5,
+            backoff: Backoff::default(),
+            timeout: None,
+            after,
+        };
         self.steps.push(StepDef { spec, handler, expand });
         self
     }

@@ -7,6 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tracing::warn;
 
 use crate::config::DataDirArgs;
 use crate::exit::{Exit, Failure};
@@ -34,6 +35,14 @@ fn service_url(text: &str) -> Result<String, String> {
     if good { Ok(text.to_owned()) } else { Err("an address looks like http://127.0.0.1:3900".into()) }
 }
 
+/// How often something is asked for whose answer is lost.
+const TRIES: u32 = 3;
+/// The wait before the second time; it grows.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Whether the service has done what it was asked to is not known.
+struct Unanswered(anyhow::Error);
+
 /// A service's API.
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -60,6 +69,35 @@ impl Client {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.ask(Method::GET, path, None).await
+    }
+
+    /// Asks for a run. A request whose answer was lost on the way is sent again, under one key: it starts nothing twice.
+    pub(crate) async fn start(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let key = uuid::Uuid::new_v4().to_string();
+        let mut wait = PAUSE;
+        for _ in 1..TRIES {
+            match self.start_once(path, body, &key).await {
+                Err(Unanswered(error)) => warn!(error = %error, "no answer was heard, asking again"),
+                Ok(answer) => return answer,
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 4;
+        }
+        self.start_once(path, body, &key).await.unwrap_or_else(|Unanswered(error)| Err(error))
+    }
+
+    async fn start_once(&self, path: &str, body: &Value, key: &str) -> Result<anyhow::Result<Value>, Unanswered> {
+        let request = self.request(Method::POST, path).header("idempotency-key", key).json(body);
+        let lost = |error| Unanswered(unreachable(&self.url(path), error).into());
+        let response = match request.send().await {
+            // Nobody is there: trying again would only keep the caller waiting.
+            Err(error) if error.is_connect() => return Ok(Err(unreachable(&self.url(path), error).into())),
+            sent => sent.map_err(lost)?,
+        };
+        match checked(response).await {
+            Ok(response) => response.json().await.map(Ok).map_err(lost),
+            Err(refused) => Ok(Err(refused.into())),
+        }
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {

@@ -1,7 +1,7 @@
 //! `snapshots create`: starts a run, and with `--wait` follows it to its end.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{Client, ClientArgs};
 use super::signals;
@@ -26,7 +26,7 @@ pub(crate) async fn run(args: CreateArgs, output: Output) -> anyhow::Result<()> 
     if let Some(network) = &args.network {
         params["network"] = json!(network);
     }
-    let started: Value = client.post("/workflows/snapshot/runs", &params).await?;
+    let started = client.start("/workflows/snapshot/runs", &params).await?;
     let run = started["runId"].as_str().unwrap_or_default().to_owned();
     if !args.wait {
         output.result(&format!("run {run} has started; `snapshots list` shows the snapshot once it is published"), &started);

@@ -49,7 +49,7 @@ pub(crate) async fn publish(args: PublishArgs, output: Output) -> anyhow::Result
 async fn decide(args: DecideArgs, verb: &str, back: bool, output: Output) -> anyhow::Result<()> {
     let client = Client::new(&args.one.client)?;
     let body = json!({ "reason": args.reason, "back": back });
-    let started: Value = client.post(&path(&args.one, verb), &body).await?;
+    let started = client.start(&path(&args.one, verb), &body).await?;
     let run = started["runId"].as_str().unwrap_or_default().to_owned();
     follow(&client, &run, output).await?;
     let done = if verb == "retract" { "was taken back" } else { "is published" };

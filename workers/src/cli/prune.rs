@@ -22,7 +22,7 @@ pub(crate) struct PruneArgs {
 pub(crate) async fn run(args: PruneArgs, output: Output) -> anyhow::Result<()> {
     let client = Client::new(&args.client)?;
     let params = json!({ "network": args.network, "dryRun": args.dry_run });
-    let started: Value = client.post("/workflows/prune/runs", &params).await?;
+    let started = client.start("/workflows/prune/runs", &params).await?;
     let ended = follow(&client, started["runId"].as_str().unwrap_or_default(), output).await?;
     let report = &ended["result"];
     output.result(&text(report, args.dry_run), report);

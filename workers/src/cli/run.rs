@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client::{Client, ClientArgs};
 use super::{signals, watch};
 use crate::exit::{Exit, Failure};
-use crate::output::Output;
+use crate::output::{Output, bytes};
 
 #[derive(Subcommand)]
 pub(crate) enum RunCommand {
@@ -111,7 +111,7 @@ pub(crate) async fn run(command: RunCommand, output: Output) -> anyhow::Result<(
 async fn start(args: StartArgs, output: Output) -> anyhow::Result<()> {
     let workflow = word(&args.workflow).map_err(|problem| Failure::new(Exit::Usage, problem))?;
     let client = Client::new(&args.client)?;
-    let started: Value = client.post(&format!("/workflows/{workflow}/runs"), &args.params).await?;
+    let started = client.start(&format!("/workflows/{workflow}/runs"), &args.params).await?;
     output.result(&format!("run {} has started", started["runId"].as_str().unwrap_or_default()), &started);
     Ok(())
 }
@@ -152,12 +152,31 @@ async fn show(args: OneArgs, output: Output) -> anyhow::Result<()> {
         let field = |name: &str| step[name].as_str().unwrap_or_default();
         let place = format!("{} {}", field("name"), step["index"]);
         text.push_str(&format!("\n  {place:16} {:10} attempt {} of {}", field("state"), step["attempt"], step["maxAttempts"]));
+        if let Some(far) = how_far(step) {
+            text.push_str(&format!("  {far}"));
+        }
         if let Some(error) = step["error"].as_str() {
             text.push_str(&format!("\n    {error}"));
         }
     }
     output.result(&text, &shown);
     Ok(())
+}
+
+/// How far a running step is by its own account, and how fast.
+fn how_far(step: &Value) -> Option<String> {
+    let progress = step["progress"].as_object().filter(|_| step["state"] == "running")?;
+    let count = |name: &str| progress.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let unit = progress.get("unit").and_then(Value::as_str).unwrap_or_default();
+    let shown = |count: u64| if unit == "bytes" { bytes(count) } else { format!("{count} {unit}") };
+    let mut far = shown(count("done"));
+    if count("total") > 0 {
+        far.push_str(&format!(" of {}", shown(count("total"))));
+    }
+    if let Some(rate) = progress.get("rate").and_then(Value::as_f64) {
+        far.push_str(&format!(", {} a second", shown(rate as u64)));
+    }
+    Some(far)
 }
 
 async fn follow(args: OneArgs, output: Output) -> anyhow::Result<()> {
@@ -171,7 +190,7 @@ async fn follow(args: OneArgs, output: Output) -> anyhow::Result<()> {
 async fn retry(args: RetryArgs, output: Output) -> anyhow::Result<()> {
     let client = Client::new(&args.client)?;
     if let Some(run) = args.run {
-        let retried: Value = client.post(&format!("/runs/{run}/retry"), &json!({ "from": args.from })).await?;
+        let retried = client.start(&format!("/runs/{run}/retry"), &json!({ "from": args.from })).await?;
         let text = format!("run {} goes on; follow it with `snapshots run watch`", retried["runId"].as_str().unwrap_or_default());
         output.result(&text, &retried);
         return Ok(());
@@ -181,7 +200,7 @@ async fn retry(args: RetryArgs, output: Output) -> anyhow::Result<()> {
     if !states.is_empty() {
         filter["states"] = json!(states);
     }
-    let started: Value = client.post("/runs/retry", &json!({ "filter": filter, "from": args.from })).await?;
+    let started = client.start("/runs/retry", &json!({ "filter": filter, "from": args.from })).await?;
     let run = started["runId"].as_str().unwrap_or_default();
     output.result(&format!("run {run} retries all that match; follow it with `snapshots run watch {run}`"), &started);
     Ok(())
@@ -192,4 +211,19 @@ async fn cancel(args: OneArgs, output: Output) -> anyhow::Result<()> {
     let answer: Value = client.post(&format!("/runs/{}/cancel", args.run), &json!({})).await?;
     output.result(&format!("run {} is asked to end", args.run), &answer);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_step_tells_how_far_it_is_and_how_fast() {
+        let step = |state: &str, progress: Value| how_far(&json!({ "state": state, "progress": progress }));
+        let bytes = json!({ "done": 1_000_000, "total": 4_000_000, "unit": "bytes", "rate": 250_000.4 });
+        assert_eq!(step("running", bytes.clone()).as_deref(), Some("1.0 MB of 4.0 MB, 250.0 kB a second"));
+        assert_eq!(step("running", json!({ "done": 7, "total": 0, "unit": "rows" })).as_deref(), Some("7 rows"));
+        assert_eq!(step("succeeded", bytes), None);
+        assert_eq!(step("running", Value::Null), None);
+    }
 }

@@ -92,7 +92,7 @@ pub(crate) async fn run(command: ScheduleCommand, output: Output) -> anyhow::Res
         }
         ScheduleCommand::Run(args) => {
             let client = Client::new(&args.client)?;
-            let started: Value = client.post(&format!("{}/run", path(&args.name)), &json!({})).await?;
+            let started = client.start(&format!("{}/run", path(&args.name)), &json!({})).await?;
             output.result(&format!("run {} has started", started["runId"].as_str().unwrap_or_default()), &started);
             Ok(())
         }

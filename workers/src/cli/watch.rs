@@ -20,7 +20,7 @@ pub(crate) async fn follow(client: &Client, run: &str, output: Output) -> anyhow
         let shown: Value = client.get(&format!("/runs/{run}")).await?;
         let seen = Seen::of(&shown);
         progress.phase(&seen.step, seen.total);
-        progress.set(seen.done);
+        progress.set_at(seen.done, seen.rate);
         if matches!(shown["state"].as_str(), Some("succeeded" | "failed" | "cancelled")) {
             progress.finish();
             return outcome(shown);
@@ -40,7 +40,7 @@ pub(crate) async fn watch(client: &Client, run: &str, output: Output) -> anyhow:
         let shown: Value = client.get(&format!("/runs/{run}")).await?;
         let seen = Seen::of(&shown);
         progress.phase(&seen.step, seen.total);
-        progress.set(seen.done);
+        progress.set_at(seen.done, seen.rate);
         let state = shown["state"].as_str().unwrap_or_default();
         let ended = matches!(state, "succeeded" | "failed" | "cancelled");
         if ended && (quiet || end == format!("run.{state}")) {
@@ -104,6 +104,8 @@ pub(crate) struct Seen {
     pub(crate) step: String,
     pub(crate) done: u64,
     pub(crate) total: u64,
+    /// A second, where the step says so.
+    pub(crate) rate: Option<f64>,
 }
 
 impl Seen {
@@ -112,15 +114,16 @@ impl Seen {
         let steps = shown["steps"].as_array().unwrap_or(&empty);
         let open = |step: &&Value| !matches!(step["state"].as_str(), Some("succeeded" | "blocked"));
         let Some(current) = steps.iter().find(open) else {
-            return Self { step: "finishing".into(), done: 0, total: 0 };
+            return Self { step: "finishing".into(), done: 0, total: 0, rate: None };
         };
         let name = current["name"].as_str().unwrap_or_default();
         let alike: Vec<&Value> = steps.iter().filter(|step| step["name"] == name && step["kind"] != "group").collect();
         let succeeded = alike.iter().filter(|step| step["state"] == "succeeded").count() as u64;
         if alike.len() > 1 {
-            return Self { step: name.into(), done: succeeded, total: alike.len() as u64 };
+            return Self { step: name.into(), done: succeeded, total: alike.len() as u64, rate: None };
         }
         let progress = &current["progress"];
-        Self { step: name.into(), done: progress["done"].as_u64().unwrap_or(0), total: progress["total"].as_u64().unwrap_or(0) }
+        let count = |name: &str| progress[name].as_u64().unwrap_or(0);
+        Self { step: name.into(), done: count("done"), total: count("total"), rate: progress["rate"].as_f64() }
     }
 }

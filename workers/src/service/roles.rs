@@ -17,6 +17,7 @@ pub(super) fn engine_config(args: &ServiceArgs) -> EngineConfig {
         version: env!("CARGO_PKG_VERSION").into(),
         // One more than cores: while one step waits for the disk to keep its chunk, another cuts.
         cpu_slots: default.cpu_slots + 1,
+        claims: args.claims.iter().copied().collect(),
         roles: Role::value_variants().iter().filter(|role| args.has(**role)).filter_map(named).collect(),
         queues: Queue::ALL.iter().copied().filter(|queue| args.has(role_of(*queue))).collect(),
         fires: args.has(Role::Scheduler),

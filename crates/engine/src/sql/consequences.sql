@@ -41,12 +41,14 @@ begin
     perform pg_notify('snapshots_run', p_run::text);
 end $$;
 
-create or replace function snapshots.count_child(p_run uuid, p_group bigint, p_failed boolean) returns void language plpgsql as $$
+drop function if exists snapshots.count_child(uuid, bigint, boolean);
+create or replace function snapshots.count_children(p_run uuid, p_group bigint, p_ended integer, p_failed integer) returns void
+language plpgsql as $$
 declare
     counted record;
 begin
     update snapshots.step
-    set children_left = children_left - 1, children_failed = children_failed + p_failed::integer
+    set children_left = children_left - p_ended, children_failed = children_failed + p_failed
     where id = p_group and state = 'waiting'
     returning children_left, children_failed into counted;
     if not found then
@@ -181,21 +183,32 @@ create or replace function snapshots.mark_retrying(p_run uuid) returns void lang
 $$;
 
 create or replace function snapshots.mark_paused() returns void language sql as $$
+    with unfinished as (
+        select u.id, exists (select 1 from snapshots.pause)
+            and not exists (select 1 from snapshots.step s where s.run_id = u.id and s.state = 'running')
+            and (
+                exists (select 1 from snapshots.pause p where p.kind = 'workflow' and p.name = u.workflow)
+                or exists (select 1 from snapshots.step s where s.run_id = u.id and s.state = 'ready')
+                    and not exists (
+                        select 1 from snapshots.step s
+                        where s.run_id = u.id and s.state = 'ready'
+                          and not exists (select 1 from snapshots.pause p where p.kind = 'queue' and p.name = s.queue)
+                    )
+            ) as held
+        from snapshots.run u
+        where u.state in ('queued', 'running', 'retrying', 'paused')
+    )
     update snapshots.run r
     set state = case
-            when p.name is not null then 'paused'
+            when u.held then 'paused'
             when r.started_at is null then 'queued'
             else 'running'
         end,
         next_attempt_at = null
-    from snapshots.run u
-    left join snapshots.pause p
-        on p.kind = 'workflow' and p.name = u.workflow
-            and not exists (select 1 from snapshots.step s where s.run_id = u.id and s.state = 'running')
+    from unfinished u
     where r.id = u.id
-      and u.state in ('queued', 'running', 'retrying', 'paused')
       and r.state in ('queued', 'running', 'retrying', 'paused')
-      and (r.state = 'paused') <> (p.name is not null)
+      and (r.state = 'paused') <> u.held
 $$;
 
 -- Doorbells.
@@ -225,7 +238,24 @@ comment on function snapshots.ring(bigint[]) is
 'Rings for steps: if the caller commits, workers wake. Invariant: a doorbell carries a step''s id and nothing else; losing or
 doubling one costs time, not work.';
 
-create or replace function snapshots.unheard(p_lost_after_ms bigint, p_limit integer) returns setof bigint language sql as $$
+create or replace function snapshots.rename_queues() returns void language plpgsql as $$
+begin
+    update snapshots.step s set queue = q.queue, doorbell = null, rang_at = null
+    from snapshots.queue_name q
+    where s.queue = q.former and s.state in ('blocked', 'ready', 'running', 'waiting');
+    delete from apalis.jobs j using snapshots.queue_name q where j.job_type = q.former and j.status = 'Pending';
+    update snapshots.pause p set name = q.queue
+    from snapshots.queue_name q
+    where p.kind = 'queue' and p.name = q.former
+      and not exists (select 1 from snapshots.pause o where o.kind = 'queue' and o.name = q.queue);
+end $$;
+comment on function snapshots.rename_queues() is
+'Moves what is unfinished, and pauses, from the former names of queues to those of now; older binaries may still write the
+former. Their doorbells go: sweep rings for the steps under the new name.';
+
+drop function if exists snapshots.unheard(bigint, integer);
+create or replace function snapshots.unheard(p_lost_after_ms bigint, p_gone_after_ms bigint, p_limit integer)
+returns setof bigint language sql as $$
     with full_limit as (
         select key from snapshots.limit_slot group by key having count(*) = count(holder)
     )
@@ -243,14 +273,27 @@ create or replace function snapshots.unheard(p_lost_after_ms bigint, p_limit int
              and not exists (
                  select 1 from apalis.jobs j where j.id = s.doorbell and j.status in ('Pending', 'Queued', 'Running')
              )
+          or s.rang_at < now() - p_gone_after_ms * interval '1 millisecond'
+             and s.doorbell in (
+                 select j.id
+                 from apalis.workers a
+                 join apalis.jobs j on j.lock_by = a.id
+                 where j.status in ('Queued', 'Running')
+                   -- A pull loop is named after its worker: see Supervisor in engine.rs.
+                   and not exists (
+                       select 1 from snapshots.worker w
+                       where starts_with(a.id, w.id || '/')
+                         and w.seen_at > now() - p_gone_after_ms * interval '1 millisecond'
+                   )
+             )
       )
     order by s.run_at
     limit p_limit
     for update of s skip locked
 $$;
-comment on function snapshots.unheard(bigint, integer) is
-'Locks ready steps nobody will hear of otherwise: never rung for (a retry that has come due), or rung for long ago and the
-doorbell is gone.';
+comment on function snapshots.unheard(bigint, bigint, integer) is
+'Locks ready steps nobody will hear of otherwise: never rung for (a retry that has come due), rung for long ago and the
+doorbell is gone, or fetched by a worker that beats no more.';
 
 create or replace function snapshots.pass_slot() returns void language plpgsql as $$
 begin

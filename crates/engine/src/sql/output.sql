@@ -3,4 +3,4 @@ select case when p.kind = 'group'
         else coalesce(p.output, 'null')
     end
 from snapshots.step p
-where p.run_id = $1 and p.name = $2 and p.kind in ('task', 'group') and p.state = 'succeeded'
+where p.run_id = $1 and p.name = any($2) and p.kind in ('task', 'group') and p.state = 'succeeded'

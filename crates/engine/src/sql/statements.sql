@@ -7,7 +7,8 @@
 --
 -- Binaries of several versions share a database during a deploy. So a body may change only such that the binaries before
 -- and after can live with it; where arguments or results change, the new one is added beside the old (Postgres tells
--- functions of one name apart by their arguments), and the old one goes when no binary calls it any more.
+-- functions of one name apart by their arguments), and the old one goes when no binary calls it any more. A change of either
+-- file takes a greater `REVISION` in setup.rs, so that an older binary that starts later leaves it alone.
 
 create or replace function snapshots.claim(
     p_step bigint, p_worker text, p_lease_ms bigint, p_workflows text[], p_versions integer[]
@@ -92,6 +93,54 @@ claims of one ready step one succeeds; never claimed is a step of a workflow or 
 paused, cancelled or finished run, out of attempts, beyond a limit, or by a draining worker. An expired lease is not for
 the taking here: only sweep decides that a holder is gone.';
 
+create or replace function snapshots.claim_many(
+    p_queue text, p_most integer, p_worker text, p_lease_ms bigint, p_workflows text[], p_versions integer[]
+) returns table (
+    id bigint, lease_token bigint, run_id uuid, name text, kind text, index integer, attempt integer,
+    max_attempts integer, timeout_ms bigint, input jsonb, inputs jsonb, workflow text, version integer,
+    unique_key text, params jsonb, created_at timestamptz, traceparent text
+) language plpgsql
+-- Else it is planned as a join of all runs with all steps.
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+    picked bigint[];
+    step bigint;
+begin
+    with full_limit as (
+        select key from snapshots.limit_slot group by key having count(*) = count(holder)
+    ), pick as (
+        select s.id, s.run_id
+        from snapshots.step s
+        join snapshots.run r on r.id = s.run_id
+        where s.state = 'ready'
+          and s.queue = p_queue
+          and s.run_at <= now()
+          and r.state in ('queued', 'running', 'retrying')
+          and (r.workflow, r.version) in (select * from unnest(p_workflows, p_versions))
+          and not array['global', 'workflow ' || r.workflow] && array(select key from full_limit)
+          and not exists (
+              select 1 from snapshots.pause p
+              where p.kind = 'workflow' and p.name = r.workflow or p.kind = 'queue' and p.name = p_queue
+          )
+        order by s.priority desc, s.run_at, s.id
+        limit p_most
+        for update of s skip locked
+    )
+    -- Claims change runs: in one order everywhere, lest two claims wait for each other.
+    select array_agg(pick.id order by pick.run_id, pick.id) into picked from pick;
+    foreach step in array coalesce(picked, '{}') loop
+        return query select * from snapshots.claim(step, p_worker, p_lease_ms, p_workflows, p_versions);
+    end loop;
+    delete from apalis.jobs j
+    using snapshots.step s
+    where s.id = any(picked) and s.state = 'running' and j.id = s.doorbell and j.status = 'Pending';
+end $$;
+comment on function snapshots.claim_many(text, integer, text, bigint, text[], integer[]) is
+'Claims up to so many ready steps of a queue, those of the highest priority first, and takes their doorbells away; no row:
+nothing is there to claim. Invariant: each is claimed by claim, so all that holds of one holds of many; steps that others
+are claiming are passed over, never waited for.';
+
 create or replace function snapshots.renew(
     p_step bigint, p_token bigint, p_lease_ms bigint, p_progress jsonb, p_log jsonb
 ) returns table (cancel boolean, pause boolean, drain boolean) language plpgsql as $$
@@ -144,7 +193,7 @@ begin
     if cardinality(p_children) = 0 then
         perform snapshots.end_group(done.run_id, p_step, 0);
     elsif p_children is null and done.group_id is not null then
-        perform snapshots.count_child(done.run_id, done.group_id, false);
+        perform snapshots.count_children(done.run_id, done.group_id, 1, 0);
     elsif p_children is null then
         perform snapshots.succeed(done.run_id, p_step);
     end if;
@@ -158,6 +207,64 @@ comment on function snapshots.complete(bigint, bigint, jsonb, jsonb[], jsonb, js
 this was become ready and are rung for, a group whose last child this was ends, a run without unfinished steps ends.
 False: fenced. Invariant: each of these happens exactly once, whoever completes how often; a child is unique by
 (run, name, index).';
+
+create or replace function snapshots.complete_many(
+    p_steps bigint[], p_tokens bigint[], p_outputs jsonb[], p_progress jsonb[], p_logs jsonb[]
+) returns boolean[] language plpgsql as $$
+declare
+    done boolean[] := array_fill(false, array[cardinality(p_steps)]);
+    ended bigint[] := '{}';
+    freed bigint := 0;
+    each record;
+begin
+    for each in
+        with given as (
+            select * from unnest(p_steps, p_tokens, p_outputs, p_progress, p_logs)
+                with ordinality as g (step, token, output, progress, log, no)
+        ), stored as (
+            update snapshots.step s
+            set state = 'succeeded', output = g.output, progress = coalesce(g.progress, s.progress), error = null,
+                lease_until = null, done_at = now()
+            from given g
+            where s.id = g.step and s.lease_token = g.token and s.state = 'running'
+            returning s.id, s.run_id, s.group_id, s.lease_token, s.progress, g.log, g.no
+        ), attempted as (
+            update snapshots.attempt a
+            set done_at = now(), outcome = 'succeeded', progress = s.progress, log = coalesce(s.log, a.log)
+            from stored s
+            where a.step_id = s.id and a.lease_token = s.lease_token
+        ), given_back as (
+            update snapshots.limit_slot l set holder = null from stored s where l.holder = s.id returning l.key
+        )
+        select s.id, s.run_id, s.group_id, s.no, (select count(*) from given_back) as freed
+        from stored s
+        order by s.run_id, s.id
+    loop
+        done[each.no] := true;
+        ended := ended || each.id;
+        freed := each.freed;
+        if each.group_id is null then
+            perform snapshots.succeed(each.run_id, each.id);
+        end if;
+    end loop;
+    for each in
+        select s.run_id, s.group_id, count(*)::integer as children
+        from snapshots.step s
+        where s.id = any(ended) and s.group_id is not null
+        group by s.run_id, s.group_id
+        order by s.run_id, s.group_id
+    loop
+        perform snapshots.count_children(each.run_id, each.group_id, each.children, 0);
+    end loop;
+    for _ in 1..freed loop
+        perform snapshots.pass_slot();
+    end loop;
+    return done;
+end $$;
+comment on function snapshots.complete_many(bigint[], bigint[], jsonb[], jsonb[], jsonb[]) is
+'Completes many steps that plan no children in one transaction; of each it says whether that took effect (false: fenced).
+Invariant: what complete does for one happens for each; one that is fenced stops no other; an error undoes all, and each may
+then be completed alone.';
 
 create or replace function snapshots.fail(
     p_step bigint, p_token bigint, p_outcome text, p_after_ms bigint, p_error text, p_progress jsonb, p_log jsonb
@@ -217,7 +324,7 @@ begin
     elsif ended.state = 'ready' then
         perform snapshots.mark_retrying(ended.run_id);
     elsif ended.state = 'failed' and ended.group_id is not null then
-        perform snapshots.count_child(ended.run_id, ended.group_id, true);
+        perform snapshots.count_children(ended.run_id, ended.group_id, 1, 1);
     elsif ended.state = 'failed' then
         perform snapshots.fail_run(ended.run_id, p_step, format('step `%s` failed: %s', ended.name, p_error));
     else
@@ -235,8 +342,9 @@ its run being cancelled, cancelled. No row: fenced. Invariant: the time of the n
 costs an attempt, a yield none; a step that failed for good fails its run visibly, what comes after it is skipped, what
 does not depend on it goes on.';
 
-create or replace procedure snapshots.sweep(p_expire boolean, p_lost_after_ms bigint, inout expired integer, inout rung integer)
-language plpgsql as $$
+create or replace procedure snapshots.sweep(
+    p_expire boolean, p_lost_after_ms bigint, p_gone_after_ms bigint, inout expired integer, inout rung integer, inout next_ms bigint
+) language plpgsql as $$
 declare
     lease record;
     cancelled uuid;
@@ -266,7 +374,9 @@ begin
         -- Outside: no commit is allowed in a block that catches.
         commit;
     end loop;
-    rung := snapshots.ring(array(select snapshots.unheard(p_lost_after_ms, 500)));
+    perform snapshots.rename_queues();
+    commit;
+    rung := snapshots.ring(array(select snapshots.unheard(p_lost_after_ms, p_gone_after_ms, 500)));
     commit;
     perform snapshots.mark_retrying(null);
     commit;
@@ -280,9 +390,21 @@ begin
         perform snapshots.cancel(cancelled);
         commit;
     end loop;
+    select extract(epoch from min(s.lease_until) - clock_timestamp()) * 1000 into next_ms
+    from snapshots.step s
+    where s.state = 'running';
 end $$;
-comment on procedure snapshots.sweep(boolean, bigint, integer, integer) is
+comment on procedure snapshots.sweep(boolean, bigint, bigint, integer, integer, bigint) is
 'Mends what no message will, on any node, without a leader: ends attempts whose lease expired, as lost (ready again at once
 the first time, with backoff after that, failed at the cap); rings for ready steps nobody would hear of; makes the word for
-a run''s state true. Commits after each, so nothing is locked for long. Invariant: an attempt that cannot be ended stops no other; a step that kills its process stops; a
+a run''s state true; says in how many ms the next lease expires unless it is renewed. Commits after each, so nothing is locked for long. Invariant: an attempt that cannot be ended stops no other; a step that kills its process stops; a
 lease renewed meanwhile is left alone; a step that waits behind others in a long queue is not rung for again.';
+
+-- As binaries before 2026-11-23 call it.
+create or replace procedure snapshots.sweep(p_expire boolean, p_lost_after_ms bigint, inout expired integer, inout rung integer)
+language plpgsql as $$
+declare
+    next_ms bigint;
+begin
+    call snapshots.sweep(p_expire, p_lost_after_ms, 3000, expired, rung, next_ms);
+end $$;
