@@ -28,6 +28,7 @@ use tower_http::trace::TraceLayer;
 
 pub use measure::describe_metrics;
 pub use problem::Problem;
+pub use routes::archives::Splices;
 pub use state::{ApiState, Delivery, Exposition};
 
 /// Bodies of our own routes are small; what a node sends is not (see `routes::observer`).
@@ -57,9 +58,10 @@ pub fn router(state: ApiState) -> Router {
         .layer(axum::middleware::from_fn_with_state(state.clone(), auth::guard_operations));
     let routes = open.merge(operations);
     let mut all = Router::new().nest("/api", routes.clone()).merge(routes).merge(routes::networks::router());
-    if state.delivery == Delivery::Service {
-        all = all.merge(routes::objects::router());
-    }
+    all = all.merge(match state.delivery {
+        Delivery::Service => routes::objects::router(),
+        Delivery::Bucket => routes::archives::router(),
+    });
     let all = all.layer(axum::middleware::from_fn_with_state(state.clone(), auth::guard));
     all.with_state(state)
 }

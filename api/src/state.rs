@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use workflows::services::Services;
 
 use crate::auth::Access;
+use crate::routes::archives::Splices;
 
 /// Who serves the bytes of public objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct ApiState {
     pub engine: engine::Client,
     /// Who serves objects.
     pub delivery: Delivery,
+    /// Archives that are made as they are read.
+    pub splices: Splices,
     /// Whether changing something needs a key.
     pub access: Access,
     /// What `/metrics` answers.

@@ -1,48 +1,18 @@
 //! The bucket's disk fills up while the service runs.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{site_with_chain, wait_until};
+use crate::support::{SmallDisk, site_with_chain, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A small disk; gone with the test.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    /// `None` where mounting is not allowed.
-    fn mount(path: &'a Path) -> Option<Self> {
-        std::fs::create_dir_all(path).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(path).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(path))
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) {
-        let full = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(self.0.join("filler")).unwrap());
-        assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_holds_a_run_up_with_the_reason_and_room_lets_it_go_on() {
     let site = site_with_chain(1_000).await.with_embedded_bucket();
     let path = site.dir.path().join("s3");
-    let Some(disk) = SmallDisk::mount(&path) else {
+    let Some(disk) = SmallDisk::mount(&path, 16) else {
         println!("skipped: cannot mount a small disk");
         return;
     };

@@ -74,6 +74,7 @@ killed_in_each! {
     a_kill_in_checksum_leaves_one_snapshot "checksum",
     a_kill_in_upload_leaves_one_snapshot "upload",
     a_kill_in_publish_leaves_one_snapshot "publish",
+    a_kill_in_drill_leaves_one_snapshot "drill",
     a_kill_in_promote_leaves_one_snapshot "promote",
 }
 

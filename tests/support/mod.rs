@@ -19,6 +19,7 @@ mod receiver;
 mod runbook;
 mod servers;
 mod service;
+mod small_disk;
 mod stock;
 mod wait;
 
@@ -38,5 +39,6 @@ pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{Received, Receiver};
 pub(crate) use runbook::runbook;
 pub(crate) use service::{ServiceProcess, Site, site, site_with_chain, site_with_chain_on};
+pub(crate) use small_disk::SmallDisk;
 pub(crate) use stock::extract;
 pub(crate) use wait::wait_until;

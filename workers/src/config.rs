@@ -1,5 +1,7 @@
 //! Settings: flags for what may be seen by anybody who lists processes, environment variables for the rest. Read once.
 
+mod proving;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use workflows::notify::Receivers;
 use crate::exit::{Exit, Failure};
 use crate::receivers;
 use crate::signing::Signing;
+
+pub use proving::{ArchiveChoice, DrillArgs, DrillChoice};
 
 /// Where the service keeps its own data.
 #[derive(Debug, Clone, Args)]
@@ -77,6 +81,13 @@ pub struct ServiceArgs {
     /// Seconds between two looks at the figures for monitoring that are read from the databases; one process of all takes them.
     #[arg(long, env = "SNAPSHOTS_FIGURES_SECONDS", default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
     pub figures_seconds: u64,
+    /// Which archives are stored. The chunks of each snapshot always are; an archive that is not stored is put together from them by
+    /// this service, byte for byte the same, for whoever asks: with a bucket of your own, at PUBLIC_SERVICE_URL and not in the bucket.
+    #[arg(long, env = "SNAPSHOTS_ARCHIVE", value_enum, default_value_t = ArchiveChoice::Every)]
+    pub archive: ArchiveChoice,
+    #[command(flatten)]
+    /// How snapshots are proved.
+    pub drill: DrillArgs,
     #[command(flatten)]
     /// What runs by itself.
     pub schedules: ScheduleArgs,
@@ -234,6 +245,10 @@ pub struct Servers {
     pub store: Option<StoreConfig>,
     /// `PUBLIC_BASE_URL`: where the bucket, or the service that holds it, can be read by anyone.
     pub public_base_url: Option<String>,
+    /// `PUBLIC_SERVICE_URL`: where this service can be read by anyone, for archives that are not in the bucket.
+    pub public_service_url: Option<String>,
+    /// `SNAPSHOTS_DRILL_DATABASE_URL`: a server on which drills may make databases; by default a private one is started for each.
+    pub drill_database_url: Option<String>,
     /// `SNAPSHOTS_SIGNING_KEY_DIR` and the password of its keys.
     pub signing: Signing,
     /// `SNAPSHOTS_ALARM_WEBHOOK`, its secret, and `SNAPSHOTS_HEARTBEAT_URL`.
@@ -251,6 +266,7 @@ impl Servers {
 
     fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
         let public_base_url = var("PUBLIC_BASE_URL").map(|url| url.trim_end_matches('/').to_owned());
+        let public_service_url = var("PUBLIC_SERVICE_URL").map(|url| url.trim_end_matches('/').to_owned());
         let store = match var("S3_BUCKET") {
             Some(bucket) => Some(store(&var, bucket, public_base_url.is_some())?),
             None if var("S3_ENDPOINT").is_some() => {
@@ -261,9 +277,19 @@ impl Servers {
         };
         let database_url = var("DATABASE_URL");
         let control_database_url = var("CONTROL_DATABASE_URL");
+        let drill_database_url = var("SNAPSHOTS_DRILL_DATABASE_URL");
         let signing = Signing::from_vars(&var)?;
         let receivers = receivers::from_vars(&var)?;
-        Ok(Self { database_url, control_database_url, store, public_base_url, signing, receivers })
+        Ok(Self {
+            database_url,
+            control_database_url,
+            drill_database_url,
+            public_service_url,
+            store,
+            public_base_url,
+            signing,
+            receivers,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+mod disk;
 pub mod embedded;
 pub mod exit;
 mod exposition;

@@ -32,6 +32,8 @@ pub struct SnapshotRow {
     pub checksum: Option<String>,
     /// Size of the archive in bytes.
     pub size_bytes: Option<i64>,
+    /// `stored`, or `on_request`: the service makes it.
+    pub archive: String,
     /// sha256 (hex) of the manifest: its strong validator.
     pub manifest_sha256: Option<String>,
     /// When cutting began.
@@ -49,7 +51,7 @@ impl SnapshotRow {
     }
 }
 
-const COLUMNS: &str = "network, id, run_id, sequence, block_height, block_hash, url, checksum, size_bytes, manifest_sha256, \
+const COLUMNS: &str = "network, id, run_id, sequence, block_height, block_hash, url, checksum, size_bytes, archive, manifest_sha256, \
                        created_at, published_at, promoted_at";
 
 /// Id and sequence number given to a run.
@@ -126,7 +128,7 @@ pub async fn writes_of(db: impl PgExecutor<'_>, network: &str, id: &str) -> sqlx
 pub async fn mark_published(db: impl PgExecutor<'_>, manifest: &Manifest, manifest_sha256: &str) -> sqlx::Result<()> {
     sqlx::query(
         "update snapshots.snapshot set state = case when published_at is null then 'published' else state end, published_at = coalesce(published_at, now()), block_height = $3,
-                block_hash = $4, url = $5, checksum = $6, size_bytes = $7, manifest_sha256 = $8
+                block_hash = $4, url = $5, checksum = $6, size_bytes = $7, manifest_sha256 = $8, archive = $9
          where network = $1 and id = $2",
     )
     .bind(&manifest.network)
@@ -137,9 +139,21 @@ pub async fn mark_published(db: impl PgExecutor<'_>, manifest: &Manifest, manife
     .bind(&manifest.checksum)
     .bind(manifest.size_bytes.cast_signed())
     .bind(manifest_sha256)
+    .bind(manifest.archive.as_str())
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// The published snapshot of this ISO week whose archive is stored, if any.
+///
+/// # Errors
+/// The database's.
+pub async fn archive_of_week(db: impl PgExecutor<'_>, network: &str, now: DateTime<Utc>) -> sqlx::Result<Option<String>> {
+    let sql = "select id from snapshots.snapshot
+               where network = $1 and state = 'published' and archive = 'stored'
+                 and date_trunc('week', created_at at time zone 'utc') = date_trunc('week', $2 at time zone 'utc') limit 1";
+    sqlx::query_scalar(sql).bind(network).bind(now).fetch_optional(db).await
 }
 
 /// Notes that `latest` points at a snapshot.

@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod decisions;
 pub mod dirty;
+pub mod drill;
 pub mod figures;
 mod newest;
 pub mod notify;
@@ -14,10 +15,14 @@ pub mod prune;
 pub mod publication;
 pub mod reseal;
 pub mod resealed;
+pub mod restore_drill;
+mod restoring;
 pub mod retry_runs;
 pub mod schedules;
+pub mod scratch;
 pub mod scrub;
 pub mod services;
+mod signing;
 pub mod snapshot;
 mod start;
 pub mod status;
@@ -46,6 +51,7 @@ pub fn all() -> Vec<Registered> {
         Registered { workflow: scrub::workflow(), name: scrub::NAME, starter: scrub::starter },
         Registered { workflow: reseal::workflow(), name: reseal::NAME, starter: reseal::starter },
         Registered { workflow: retry_runs::workflow(), name: retry_runs::NAME, starter: retry_runs::starter },
+        Registered { workflow: restore_drill::workflow(), name: restore_drill::NAME, starter: restore_drill::starter },
         Registered { workflow: prune::workflow(), name: prune::NAME, starter: prune::starter },
         Registered { workflow: publication::retract(), name: publication::RETRACT, starter: publication::start_retract },
         Registered { workflow: publication::publish(), name: publication::PUBLISH, starter: publication::start_publish },

@@ -8,7 +8,7 @@ use engine::StepError;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use snapshot::key::{Key, SnapshotPath};
-use snapshot::manifest::{Manifest, Pointer, Pointers};
+use snapshot::manifest::{Archive, Manifest, Pointer, Pointers};
 use snapshot::store::{Store, StoreError};
 
 use crate::catalog;
@@ -38,7 +38,8 @@ async fn examine(services: &Services, snapshot: &Reference) -> Result<Result<Man
 pub(crate) async fn lacking(services: &Services, manifest: &Manifest) -> Result<Option<String>, StepError> {
     let schema = (Key::Chunk(manifest.schema.sha256.clone()), None);
     let chunks = manifest.chunks.iter().map(|chunk| (Key::Chunk(chunk.sha256.clone()), Some(chunk.bytes)));
-    let objects = chunks.chain([schema, (Key::Archive(manifest.path()), Some(manifest.size_bytes))]);
+    let archive = (Key::Archive(manifest.path()), Some(manifest.size_bytes));
+    let objects = chunks.chain([schema]).chain((manifest.archive == Archive::Stored).then_some(archive));
     let store = &services.store;
     let questions: Vec<_> = objects.map(|(key, bytes)| problem(store.clone(), key, bytes).boxed()).collect();
     let problems: Vec<Option<String>> = stream::iter(questions).buffer_unordered(PARALLEL_HEADS).try_collect().await?;
@@ -197,6 +198,8 @@ mod tests {
             url: String::new(),
             checksum: String::new(),
             size_bytes: 0,
+            drill: None,
+            archive: Archive::Stored,
             signature: None,
         }
     }

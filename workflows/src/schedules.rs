@@ -4,15 +4,19 @@
 use engine::ScheduleDefault;
 use serde_json::{Value, json};
 
-use crate::{prune, reseal, scrub, snapshot, status};
+use crate::{prune, reseal, restore_drill, scrub, snapshot, status};
+
+/// The schedule of drills, which a service whose drills are off has no use for.
+pub const NIGHTLY_DRILL: &str = "nightly-drill";
 
 /// One line a schedule: its name, its workflow, what its runs are asked for, and when it fires (crontab(5), UTC).
-fn lines() -> [(&'static str, &'static str, Value, &'static str); 6] {
+fn lines() -> [(&'static str, &'static str, Value, &'static str); 7] {
     [
         ("nightly-snapshot", snapshot::NAME, json!({}), "0 2 * * *"),
         ("nightly-scrub", scrub::NAME, json!({ "percent": 2 }), "0 4 * * 1-6"),
         ("weekly-scrub", scrub::NAME, json!({ "percent": 100 }), "0 4 * * 0"),
         ("daily-prune", prune::NAME, json!({}), "0 5 * * *"),
+        (NIGHTLY_DRILL, restore_drill::NAME, json!({}), "0 7 * * *"),
         ("status", status::NAME, json!({}), "25 * * * *"),
         ("weekly-reseal", reseal::NAME, json!({}), "0 6 * * 0"),
     ]

@@ -1,15 +1,19 @@
 //! What the steps of all workflows need from the process that runs them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use snapshot::columns::ColumnRules;
+use snapshot::drill;
+use snapshot::manifest::Archive;
 use snapshot::sign::Keyring;
 use snapshot::store::Store;
 use sqlx::PgPool;
 
 use crate::notify::Receivers;
 use crate::prune::Keep;
+use crate::scratch::ScratchPlaces;
 
 /// Handles and settings, made once at start.
 #[derive(Clone)]
@@ -26,6 +30,10 @@ pub struct Services {
     pub store: Store,
     /// The stock `pg_dump` to read the schema with.
     pub pg_dump: PathBuf,
+    /// The stock `pg_restore`, for restore drills.
+    pub pg_restore: PathBuf,
+    /// Where drills restore into; `None`: this process has no such place.
+    pub scratch: Option<Arc<dyn ScratchPlaces>>,
     /// What signs; `None`: snapshots are published unsigned.
     pub signing: Option<Keyring>,
     /// What to snapshot and how it is published.
@@ -41,6 +49,10 @@ pub struct Settings {
     pub confirmations: u32,
     /// What to do with columns this program does not know.
     pub columns: ColumnRules,
+    /// Which archives are stored.
+    pub archive: ArchiveMode,
+    /// What a snapshot must pass before it is promoted.
+    pub drill: drill::Mode,
     /// How many snapshots are kept.
     pub keep: Keep,
     /// How long what nobody needs any more stays in the bucket: longer than the longest download.
@@ -55,4 +67,28 @@ pub struct Settings {
     pub receivers: Receivers,
     /// Where the bucket can be read by anyone, without a trailing slash: `url` in manifests begins with it.
     pub public_base_url: String,
+    /// Where this service can be read by anyone, without a trailing slash: it makes the archives that are not stored.
+    pub service_base_url: String,
+}
+
+impl Settings {
+    /// Where the archive of a snapshot can be read.
+    #[must_use]
+    pub fn archive_base_url(&self, archive: Archive) -> &str {
+        match archive {
+            Archive::Stored => &self.public_base_url,
+            Archive::OnRequest => &self.service_base_url,
+        }
+    }
+}
+
+/// Which archives are stored. The others are spliced from chunks by the service, for whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveMode {
+    /// Each snapshot's.
+    Every,
+    /// That of the first snapshot of each ISO week (from Monday, UTC).
+    Weekly,
+    /// None.
+    OnRequest,
 }

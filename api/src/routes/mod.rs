@@ -1,5 +1,6 @@
 //! One file per resource.
 
+pub(crate) mod archives;
 pub(crate) mod audit;
 pub(crate) mod decisions;
 pub(crate) mod diff;

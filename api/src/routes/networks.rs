@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use snapshot::key::{Key, SnapshotPath};
+use snapshot::manifest::Archive;
 
 use super::snapshots::{manifest_of, pointer_of};
 use crate::problem::Problem;
@@ -27,9 +28,10 @@ async fn latest(State(state): State<ApiState>, Path(network): Path<String>, head
 async fn archive(State(state): State<ApiState>, Path(network): Path<String>) -> Result<Response, Problem> {
     let pointer = pointer_of(&state, &network).await?;
     let key = Key::Archive(SnapshotPath::new(&pointer.network, &pointer.snapshot_id));
-    let location = match state.delivery {
-        Delivery::Service => format!("/{key}"),
-        Delivery::Bucket => format!("{}/{key}", state.services.settings.public_base_url),
+    let location = match (state.delivery, pointer.archive) {
+        // Made here, of chunks.
+        (_, Archive::OnRequest) | (Delivery::Service, _) => format!("/{key}"),
+        (Delivery::Bucket, Archive::Stored) => format!("{}/{key}", state.services.settings.public_base_url),
     };
     Ok((StatusCode::FOUND, [(header::LOCATION, location), (header::CACHE_CONTROL, "no-store".into())]).into_response())
 }

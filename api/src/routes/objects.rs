@@ -1,5 +1,7 @@
 //! Public objects of an embedded bucket: GET, HEAD and Range, without a key, for snapshots and chunks and nothing else.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -10,6 +12,7 @@ use snapshot::key::{Key, SnapshotPath};
 use snapshot::store::ObjectMeta;
 use tokio_util::io::ReaderStream;
 
+use super::archives::{Splice, spliced};
 use crate::name::is_plain;
 use crate::problem::Problem;
 use crate::range::{Wanted, wanted};
@@ -52,7 +55,8 @@ async fn file(
 
 /// Everything of one snapshot that anybody may read.
 fn public_keys(path: SnapshotPath) -> Vec<Key> {
-    let plain = [Key::Archive(path.clone()), Key::Checksum(path.clone()), Key::Manifest(path.clone()), Key::Pointer(path)];
+    let [checksum, manifest] = [Key::Checksum(path.clone()), Key::Manifest(path.clone())];
+    let plain = [Key::Archive(path.clone()), checksum, manifest, Key::Pointer(path.clone()), Key::Drill(path)];
     let signatures = plain[1..].iter().map(Key::signature).collect::<Vec<_>>();
     plain.into_iter().chain(signatures).collect()
 }
@@ -91,6 +95,38 @@ async fn status(
     serve(state, format!("{network}/status.json"), key, method, headers).await
 }
 
+/// What is answered with.
+pub(super) enum Object {
+    /// It lies in the bucket under this key.
+    Stored(String, ObjectMeta),
+    /// It is made of chunks.
+    Spliced(Arc<Splice>),
+}
+
+impl Object {
+    fn meta(&self) -> &ObjectMeta {
+        match self {
+            Self::Stored(_, meta) => meta,
+            Self::Spliced(splice) => splice.meta(),
+        }
+    }
+
+    /// The bytes of a range, first and last, or all.
+    async fn body(&self, state: &ApiState, range: Option<(u64, u64)>) -> Result<Body, Problem> {
+        match self {
+            Self::Spliced(splice) => {
+                let (from, to) = range.map_or((0, splice.meta().bytes), |(from, to)| (from, to + 1));
+                Ok(splice.body(state, (from, to)))
+            }
+            Self::Stored(key, _) => {
+                let range = range.map(|(from, to)| format!("bytes={from}-{to}"));
+                let object = state.services.store.open(key, range.as_deref()).await?;
+                Ok(Body::from_stream(ReaderStream::with_capacity(object.body.into_async_read(), 256 << 10)))
+            }
+        }
+    }
+}
+
 /// Answers with the object `key`; `None` where what was `asked` for is no name of a public object.
 async fn serve(
     State(state): State<ApiState>,
@@ -100,12 +136,22 @@ async fn serve(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let missing = || Problem::not_found("NOT_FOUND", format!("there is no object {asked}"));
-    let key = key.ok_or_else(missing)?.to_string();
-    let meta = state.services.store.head_at(&key).await?.ok_or_else(missing)?;
-    let range = match wanted(&headers, &meta) {
-        Wanted::NotModified => return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, meta.etag)]).into_response()),
+    let key = key.ok_or_else(missing)?;
+    let object = match (state.services.store.head(&key).await?, key) {
+        (Some(meta), key) => Object::Stored(key.to_string(), meta),
+        (None, Key::Archive(path)) => Object::Spliced(spliced(&state, &path).await?.ok_or_else(missing)?),
+        (None, _) => return Err(missing()),
+    };
+    answer(&state, object, &method, &headers).await
+}
+
+/// Answers with an object or a range of it, as RFC 9110 says.
+pub(super) async fn answer(state: &ApiState, object: Object, method: &Method, headers: &HeaderMap) -> Result<Response, Problem> {
+    let meta = object.meta();
+    let range = match wanted(headers, meta) {
+        Wanted::NotModified => return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, meta.etag.clone())]).into_response()),
         Wanted::Changed => {
-            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "CHANGED", format!("{key} has another ETag")));
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "CHANGED", "the object has another ETag"));
         }
         Wanted::Nothing => {
             let all = format!("bytes */{}", meta.bytes);
@@ -114,24 +160,18 @@ async fn serve(
         Wanted::All => None,
         Wanted::Part(range) => Some(range),
     };
-    let fixed = fixed_headers(&meta);
-    if method == Method::HEAD {
+    let fixed = fixed_headers(meta);
+    if *method == Method::HEAD {
         // A range has no meaning for HEAD (RFC 9110, 14.2).
         return Ok((StatusCode::OK, fixed, [(header::CONTENT_LENGTH, meta.bytes.to_string())]).into_response());
     }
+    let body = object.body(state, range).await?;
     let Some((from, to)) = range else {
-        let body = open(&state, &key, None).await?;
         return Ok((StatusCode::OK, fixed, [(header::CONTENT_LENGTH, meta.bytes.to_string())], body).into_response());
     };
-    let body = open(&state, &key, Some(&format!("bytes={from}-{to}"))).await?;
     let length = [(header::CONTENT_LENGTH, (to - from + 1).to_string())];
     let part = [(header::CONTENT_RANGE, format!("bytes {from}-{to}/{}", meta.bytes))];
     Ok((StatusCode::PARTIAL_CONTENT, fixed, length, part, body).into_response())
-}
-
-async fn open(state: &ApiState, key: &str, range: Option<&str>) -> Result<Body, Problem> {
-    let object = state.services.store.open(key, range).await?;
-    Ok(Body::from_stream(ReaderStream::with_capacity(object.body.into_async_read(), 256 << 10)))
 }
 
 fn fixed_headers(meta: &ObjectMeta) -> HeaderMap {

@@ -6,9 +6,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use snapshot::drill::Record;
 use snapshot::key::{Key, SnapshotPath};
-use snapshot::manifest::{Pointer, Pointers};
+use snapshot::manifest::{Manifest, Pointer, Pointers};
 use workflows::catalog::{self, SnapshotRow};
 
 use crate::name::is_plain;
@@ -98,7 +99,30 @@ async fn one(
 ) -> Result<Response, Problem> {
     let row = published(&state, &id, query.network.as_deref()).await?;
     let sha256 = row.manifest_sha256.clone().unwrap_or_default();
-    answer_manifest(&state, row.path(), &sha256, "public, max-age=31536000, immutable", &headers).await
+    // Not for ever: the next drill of the snapshot changes the answer.
+    let cache = "public, max-age=60";
+    let Some((drill, etag)) = state.services.store.get(&Key::Drill(row.path())).await? else {
+        return answer_manifest(&state, row.path(), &sha256, cache, &headers).await;
+    };
+    let etag = format!("\"{sha256}-{}\"", etag.trim_matches('"'));
+    if is_known(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let unreadable = |error: serde_json::Error| Problem::unavailable("a published object cannot be read", &error);
+    let manifest = stored_manifest(&state, &row.path()).await?;
+    let joined = Joined {
+        manifest: serde_json::from_slice(&manifest).map_err(unreadable)?,
+        drill: serde_json::from_slice(&drill).map_err(unreadable)?,
+    };
+    Ok(([(header::ETAG, etag), (header::CACHE_CONTROL, cache.to_owned())], Json(joined)).into_response())
+}
+
+/// A manifest, and what the last restore drill found about it.
+#[derive(Serialize)]
+struct Joined {
+    #[serde(flatten)]
+    manifest: Manifest,
+    drill: Record,
 }
 
 /// The published snapshot of an id.
@@ -136,6 +160,11 @@ pub(crate) async fn stored_manifest(state: &ApiState, path: &SnapshotPath) -> Re
     Ok(bytes)
 }
 
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    known.is_some_and(|known| known.split(',').any(|one| one.trim() == etag || one.trim() == "*"))
+}
+
 async fn answer_manifest(
     state: &ApiState,
     path: SnapshotPath,
@@ -145,8 +174,7 @@ async fn answer_manifest(
 ) -> Result<Response, Problem> {
     let etag = format!("\"{sha256}\"");
     let fixed = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, cache.to_owned())];
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    if known.is_some_and(|known| known.split(',').any(|one| one.trim() == etag || one.trim() == "*")) {
+    if is_known(headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, fixed).into_response());
     }
     let bytes = stored_manifest(state, &path).await?;

@@ -308,7 +308,7 @@ pub enum EngineError {
 
 /// Renders an error and all its causes, without passwords and fit to be stored: `cannot upload: connection refused`.
 #[must_use]
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -62,6 +62,7 @@ pub use crontab::CronError;
 pub use ctx::Ctx;
 pub use defaults::ScheduleDefault;
 pub use engine::{Engine, EngineConfig, Shutdown};
+pub use error::chain as in_full;
 pub use error::{
     BoxError, CancelError, DrainError, EngineError, LimitError, OnceError, PauseError, RetryError, ScheduleError, SetupError,
     StartError, StepError, WaitError,

@@ -1,8 +1,12 @@
 //! Reads an archive's bytes out of the bucket by its layout: from start to end, or any range of it.
 
+use std::ops::Range;
+use std::pin::Pin;
+
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
+use tokio_util::io::ReaderStream;
 
 use crate::archive::{Layout, Segment, Slice};
 use crate::buffer::mapped;
@@ -11,6 +15,9 @@ use crate::store::{Store, StoreError};
 
 /// Objects fetched ahead of the one being consumed; bounds memory to this many chunks.
 const AHEAD: usize = 2;
+
+/// Bytes of a chunk handed on at once when an archive is streamed.
+const STREAMED: usize = 256 << 10;
 
 /// An archive that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +99,36 @@ async fn append(store: &Store, slice: &Slice<'_>, bytes: &mut Vec<u8>) -> Result
         return Err(AssembleError::Damaged { key, found: format!("{found} bytes instead of {wanted}") });
     }
     Ok(())
+}
+
+/// The bytes `range` of the archive as they come. Nothing is held but what is under way; a chunk that ends early is an error.
+pub fn stream(store: &Store, layout: &Layout, range: Range<u64>) -> impl Stream<Item = Result<Bytes, AssembleError>> + use<> {
+    let store = store.clone();
+    let slices: Vec<(Segment, Range<u64>)> =
+        layout.read(range).into_iter().map(|slice| (slice.segment.clone(), slice.range)).collect();
+    stream::iter(slices).then(move |(segment, range)| piece(store.clone(), segment, range)).try_flatten()
+}
+
+type Piece = Pin<Box<dyn Stream<Item = Result<Bytes, AssembleError>> + Send>>;
+
+async fn piece(store: Store, segment: Segment, range: Range<u64>) -> Result<Piece, AssembleError> {
+    let sha256 = match segment {
+        Segment::Glue(frame) => {
+            let inside = |at| usize::try_from(at).unwrap_or(usize::MAX);
+            let part = frame.slice(inside(range.start)..inside(range.end));
+            return Ok(stream::once(std::future::ready(Ok(part))).boxed());
+        }
+        Segment::Chunk { sha256, .. } => hex::encode(sha256),
+    };
+    let key = Key::Chunk(sha256).to_string();
+    let wanted = range.end - range.start;
+    let object = store.open(&key, Some(&format!("bytes={}-{}", range.start, range.end - 1))).await?;
+    if object.bytes != wanted {
+        return Err(AssembleError::Damaged { key, found: format!("{} bytes instead of {wanted}", object.bytes) });
+    }
+    let body = ReaderStream::with_capacity(object.body.into_async_read(), STREAMED);
+    let lost = move |error: std::io::Error| StoreError::Unreachable { doing: format!("get `{key}`"), cause: error.to_string() };
+    Ok(body.map_err(move |error| AssembleError::Store(lost(error))).boxed())
 }
 
 impl AssembleError {

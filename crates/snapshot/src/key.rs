@@ -1,7 +1,8 @@
 //! Every path in the bucket is spelled here and nowhere else.
 //!
 //! Layout (design §5): `chunks/<aa>/<sha256>.zst` is content-addressed and shared by all snapshots; what belongs to one
-//! snapshot lies under `<network>/<id>/`; the two `latest.json` and `status.json` are the only objects that are ever replaced.
+//! snapshot lies under `<network>/<id>/`; the two `latest.json`, `status.json`, and `drill.json` with its signature are the only objects that are ever
+//! replaced.
 
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub enum Key {
     Pointer(SnapshotPath),
     /// The minisign signature of an object, under its name with `.minisig`.
     Signature(Box<Key>),
+    /// What the last restore drill of a snapshot found.
+    Drill(SnapshotPath),
     /// Why a snapshot was taken back; there is none beside others.
     Retracted(SnapshotPath),
     /// How fresh a network's newest snapshot is.
@@ -80,6 +83,7 @@ impl fmt::Display for Key {
             Self::Checksum(path) => write!(f, "{path}/snapshot.sha256"),
             Self::Manifest(path) => write!(f, "{path}/manifest.json"),
             Self::Pointer(path) => write!(f, "{path}/latest.json"),
+            Self::Drill(path) => write!(f, "{path}/drill.json"),
             Self::Retracted(path) => write!(f, "{path}/retracted.json"),
             Self::Status(network) => write!(f, "{network}/status.json"),
             Self::Signature(signed) => write!(f, "{signed}.minisig"),
@@ -100,12 +104,15 @@ impl Key {
     /// Media type and cache rule of the object: data objects never change, pointers do.
     pub fn headers(&self) -> (&'static str, &'static str) {
         const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+        const REPLACED: &str = "public, max-age=60";
         match self {
+            // A signature lives as long as what it signs.
+            Self::Signature(signed) => ("text/plain; charset=utf-8", signed.headers().1),
             Self::Chunk(_) | Self::Archive(_) => ("application/zstd", IMMUTABLE),
-            Self::Checksum(_) | Self::Signature(_) | Self::PublicKey(_) => ("text/plain; charset=utf-8", IMMUTABLE),
+            Self::Checksum(_) | Self::PublicKey(_) => ("text/plain; charset=utf-8", IMMUTABLE),
             Self::Manifest(_) | Self::Pointer(_) => ("application/json", IMMUTABLE),
-            Self::Latest(_) | Self::LatestOfAll | Self::Status(_) | Self::Retracted(_) => {
-                ("application/json", "public, max-age=60")
+            Self::Latest(_) | Self::LatestOfAll | Self::Status(_) | Self::Retracted(_) | Self::Drill(_) => {
+                ("application/json", REPLACED)
             }
         }
     }
@@ -124,6 +131,8 @@ mod tests {
         assert_eq!(Key::Manifest(path.clone()).to_string(), "mainnet/2026-02-05.2/manifest.json");
         assert_eq!(Key::Manifest(path.clone()).signature().to_string(), "mainnet/2026-02-05.2/manifest.json.minisig");
         assert_eq!(Key::Pointer(path.clone()).to_string(), "mainnet/2026-02-05.2/latest.json");
+        assert_eq!(Key::Drill(path.clone()).signature().to_string(), "mainnet/2026-02-05.2/drill.json.minisig");
+        assert_eq!(Key::Drill(path.clone()).signature().headers().1, Key::Drill(path.clone()).headers().1);
         assert_eq!(Key::Retracted(path).to_string(), "mainnet/2026-02-05.2/retracted.json");
         assert_eq!(Key::Status("mainnet".into()).to_string(), "mainnet/status.json");
         assert_eq!(Key::PublicKey("0123456789ABCDEF".into()).to_string(), "signing-keys/0123456789ABCDEF.pub");

@@ -11,6 +11,7 @@ use crate::audit::Audit;
 use crate::chunk::{Chunk, Heights};
 use crate::columns::TableShape;
 use crate::cut::ChainLink;
+use crate::drill;
 use crate::key::{Key, SnapshotPath};
 
 /// Version of the format this program writes.
@@ -54,6 +55,9 @@ pub struct Manifest {
     pub checksum: String,
     /// Where the archive is.
     pub url: String,
+    /// Whether it lies there, or is made as it is read.
+    #[serde(default)]
+    pub archive: Archive,
     /// Size of the archive in bytes.
     pub size_bytes: u64,
     /// Size of the extracted directory in bytes.
@@ -78,6 +82,32 @@ pub struct Manifest {
     /// Fields this version does not know.
     #[serde(flatten)]
     pub unknown: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Where the bytes of an archive come from. They are the same either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Archive {
+    /// The bucket holds it.
+    #[default]
+    Stored,
+    /// The service splices it from chunks for whoever asks.
+    OnRequest,
+}
+
+impl Archive {
+    /// As manifests write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::OnRequest => "on_request",
+        }
+    }
+
+    fn is_stored(&self) -> bool {
+        *self == Self::Stored
+    }
 }
 
 /// Rule by which the height was chosen.
@@ -192,8 +222,10 @@ impl Manifest {
             manifest: Key::Manifest(self.path()).to_string(),
             manifest_sha256,
             url: self.url.clone(),
+            archive: self.archive,
             checksum: self.checksum.clone(),
             size_bytes: self.size_bytes,
+            drill: None,
             signature: signed.then(|| Key::Pointer(self.path()).signature().to_string()),
         }
     }
@@ -240,10 +272,16 @@ pub struct Pointer {
     pub manifest_sha256: String,
     /// Where the archive is.
     pub url: String,
+    /// Whether it lies there; left out if it does.
+    #[serde(default, skip_serializing_if = "Archive::is_stored")]
+    pub archive: Archive,
     /// `sha256:` + hex digest of the archive.
     pub checksum: String,
     /// Size of the archive in bytes.
     pub size_bytes: u64,
+    /// The restore drill that the snapshot passed before it was promoted; `None`: the program knew none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<drill::Summary>,
     /// Key of this pointer's signature, relative to the bucket. It lies under the snapshot's own name and is written before the
     /// pointer, so whoever sees a pointer finds the signature that belongs to it, however often `latest` moves meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]

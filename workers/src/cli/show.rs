@@ -1,7 +1,8 @@
 //! `snapshots show`.
 
 use clap::Args;
-use snapshot::manifest::Manifest;
+use snapshot::drill::{Record, Way};
+use snapshot::manifest::{Archive, Manifest};
 
 use super::client::{Client, ClientArgs};
 use crate::output::{Output, bytes};
@@ -40,19 +41,38 @@ pub(crate) async fn run(args: ShowArgs, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn on_request(archive: Archive) -> &'static str {
+    match archive {
+        Archive::Stored => "",
+        Archive::OnRequest => ", made as it is read",
+    }
+}
+
 fn text(manifest: &Manifest) -> String {
     let mut lines = vec![
         format!("{} {}", manifest.network, manifest.snapshot_id),
         format!("  height    {} ({})", manifest.block_height, manifest.block_hash),
         format!("  created   {}", manifest.created_at),
-        format!("  archive   {} ({})", manifest.url, bytes(manifest.size_bytes)),
+        format!("  archive   {} ({}{})", manifest.url, bytes(manifest.size_bytes), on_request(manifest.archive)),
         format!("  checksum  {}", manifest.checksum),
         format!("  chunks    {}", manifest.chunks.len()),
     ];
+    lines.extend(drill(manifest));
     for (table, totals) in &manifest.tables {
         lines.push(format!("  {table:22} {:>12} rows {:>10}", totals.rows, bytes(totals.bytes)));
     }
     lines.join("\n")
+}
+
+/// What the service adds to a manifest: the outcome of the last restore drill.
+fn drill(manifest: &Manifest) -> Option<String> {
+    let record: Record = serde_json::from_value(manifest.unknown.get("drill")?.clone()).ok()?;
+    if let Some(problem) = &record.problem {
+        return Some(format!("  drill     DISPROVED {}: {problem}", record.ended_at));
+    }
+    let seconds = |way, name: &str| record.rto_seconds(way).map(|seconds| format!(", {seconds} s by {name}")).unwrap_or_default();
+    let (stock, own) = (seconds(Way::Stock, "stock tools"), seconds(Way::Own, "snapshots restore"));
+    Some(format!("  drill     proved {} ({}{stock}{own})", record.ended_at, record.mode.as_str()))
 }
 
 #[cfg(test)]

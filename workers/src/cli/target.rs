@@ -1,14 +1,13 @@
 //! The database that `restore`, `update` and `verify` work on, and how they tell what they do.
 
-use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::Context;
 use clap::Args;
-use nix::sys::statvfs::statvfs;
 use snapshot::load::{Options, Selection, Watch};
 use sqlx::PgPool;
 
+use crate::disk::free_at;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Progress};
 
@@ -63,12 +62,6 @@ impl TargetArgs {
             free_at,
         }
     }
-}
-
-/// Bytes that are free for users where `path` is.
-fn free_at(path: &Path) -> Option<u64> {
-    let stat = statvfs(path).ok()?;
-    Some(stat.blocks_available() * stat.fragment_size())
 }
 
 /// Tells steps and progress.

@@ -10,6 +10,9 @@ use super::cluster;
 use super::lock::{DataDirLock, LockError};
 use super::watchdog::Watchdog;
 
+/// How the names of ephemeral directories begin.
+const EPHEMERAL: &str = "snapshots-";
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -56,13 +59,33 @@ impl DataDir {
     pub fn ephemeral() -> Result<Self, DataDirError> {
         let temp = std::env::temp_dir();
         let parent = if cluster::fits_socket(&temp.join("snapshots-XXXXXX/postgres/run")) { temp } else { "/tmp".into() };
-        let unusable = |source| DataDirError::Unusable { path: parent.clone(), source };
-        let path = tempfile::Builder::new().prefix("snapshots-").tempdir_in(&parent).map_err(unusable)?.keep();
+        Self::ephemeral_in(&parent)
+    }
+
+    /// As [`DataDir::ephemeral`], in a directory that is there.
+    pub fn ephemeral_in(parent: &Path) -> Result<Self, DataDirError> {
+        let unusable = |source| DataDirError::Unusable { path: parent.to_owned(), source };
+        let path = tempfile::Builder::new().prefix(EPHEMERAL).tempdir_in(parent).map_err(unusable)?.keep();
         let watchdog = Watchdog::start(&path).map_err(unusable)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o711)).map_err(unusable)?;
         let mut dir = Self::open(&path)?;
         dir.watchdog = Some(watchdog);
         Ok(dir)
+    }
+
+    /// Whether a path looks like one that [`DataDir::ephemeral_in`] made.
+    #[must_use]
+    pub fn is_ephemeral_name(path: &Path) -> bool {
+        path.is_dir() && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(EPHEMERAL))
+    }
+
+    /// Does what the watchdog of an ephemeral directory could not, since the machine itself went down: stops a database server in
+    /// it and deletes it. The caller holds its lock.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn take_away(path: &Path) -> std::io::Result<()> {
+        Watchdog::start(path)?.finish()
     }
 
     /// The directory itself, absolute.

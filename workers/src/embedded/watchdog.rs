@@ -2,12 +2,12 @@
 //!
 //! A small shell process reads a pipe that only we hold open; the end of the pipe means that we are gone, even
 //! by SIGKILL. It then ends the database server of that directory and deletes the directory. Invariant: it acts
-//! on nothing outside of the one directory it was given, and never while we live.
+//! on nothing outside of the one directory it was given but that server's socket, and never while we live.
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// `$1` is the directory. SIGQUIT is PostgreSQL's immediate stop; a server always works in its data directory, so
+/// `$1` is the directory; a socket that did not fit into it lies in a directory of ours in /tmp, which line 5 of the pid file names. SIGQUIT is PostgreSQL's immediate stop; a server always works in its data directory, so
 /// where `/proc` tells, a reused process id is spared. The loop deletes again because a server that was just
 /// starting may still write.
 const SCRIPT: &str = r#"
@@ -17,11 +17,13 @@ tries=0
 while [ -e "$1" ] && [ "$tries" -lt 100 ]; do
   pid=$(head -n 1 "$pidfile" 2>/dev/null)
   cwd=$(readlink "/proc/$pid/cwd" 2>/dev/null || echo "$1/postgres/data")
+  socket=$(sed -n 5p "$pidfile" 2>/dev/null)
   if [ "$cwd" = "$1/postgres/data" ] && [ "$pid" -gt 1 ] 2>/dev/null; then
     kill -QUIT "$pid" 2>/dev/null
     waits=0
     while [ -e "$pidfile" ] && kill -0 "$pid" 2>/dev/null && [ "$waits" -lt 100 ]; do sleep 0.05; waits=$((waits+1)); done
   fi
+  case "$socket" in /tmp/snapshots-pg-*/*|*..*) ;; /tmp/snapshots-pg-*) rm -rf -- "$socket" 2>/dev/null ;; esac
   rm -rf -- "$1" 2>/dev/null
   [ -e "$1" ] && sleep 0.1
   tries=$((tries+1))

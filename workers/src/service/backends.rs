@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 use workflows::services::{Services, Settings};
 
+use super::scratch::{self, Known};
 use crate::config::{Role, Servers, ServiceArgs};
 use crate::embedded::data_dir::{DataDir, DataDirError};
 use crate::embedded::discover::{self, DiscoverError, PgBin};
@@ -43,6 +44,9 @@ pub struct Backends {
     s3: Option<EmbeddedS3>,
     /// None where nothing here needs a program of PostgreSQL: a server elsewhere, and no worker.
     pg_bin: Option<PgBin>,
+    /// Major version of the indexed database's server; 0 where nobody here needs to know it.
+    major: u32,
+    durability: Durability,
     database_url: String,
     control_database_url: String,
     store: StoreConfig,
@@ -58,13 +62,17 @@ impl Backends {
         .map_err(no_directory)?;
         let durability = if keep == Keep::Lasting { Durability::Durable } else { Durability::Ephemeral };
         let named = args.source.pg_bin.as_deref();
-        let pg_bin = match &servers.database_url {
-            None => Some(discover::find(named, &dir.postgres_dir()).map_err(no_programs)?),
+        let (pg_bin, major) = match &servers.database_url {
+            None => {
+                let bin = discover::find(named, &dir.postgres_dir()).map_err(no_programs)?;
+                let major = bin.major;
+                (Some(bin), major)
+            }
             Some(url) if args.has(Role::Worker) => {
                 let server = server_major(url).await.context(CANNOT_CONNECT)?;
-                Some(discover::find_client(named, server).map_err(no_client)?)
+                (Some(discover::find_client(named, server).map_err(no_client)?), server)
             }
-            Some(_) => None,
+            Some(_) => (None, 0),
         };
         let postgres = match &servers.database_url {
             Some(_) => None,
@@ -85,11 +93,19 @@ impl Backends {
         let control_database_url = servers.control_database_url.clone().unwrap_or_else(|| database_url.clone());
         let embedded = || s3.as_ref().map(store_config);
         let Some(store) = servers.store.clone().or_else(embedded) else { anyhow::bail!("no bucket") };
-        Ok(Self { dir, pg_bin, database_url, control_database_url, store, postgres, s3 })
+        Ok(Self { dir, pg_bin, major, durability, database_url, control_database_url, store, postgres, s3 })
     }
 
     /// Connects, migrates, and checks that everything answers.
-    pub(super) async fn services(&self, settings: Settings, signing: Option<Keyring>) -> anyhow::Result<Services> {
+    pub(super) async fn services(
+        &self,
+        (args, servers): (&ServiceArgs, &Servers),
+        settings: Settings,
+        signing: Option<Keyring>,
+    ) -> anyhow::Result<Services> {
+        let (pg_dump, pg_restore) = (self.pg_program("pg_dump"), self.pg_program("pg_restore"));
+        let known = Known { dir: self.dir.path(), major: self.major, pg_restore: &pg_restore, durability: self.durability };
+        let scratch = scratch::places(args, servers, &known)?;
         let indexed = connect(&self.database_url).await.context(CANNOT_CONNECT)?;
         let cannot = "cannot connect to the control database (CONTROL_DATABASE_URL, by default DATABASE_URL)";
         if self.control_database_url != self.database_url {
@@ -100,16 +116,16 @@ impl Backends {
         engine::migrate(&control).await.context("cannot prepare the control database")?;
         let store = Store::new(&self.store);
         store.check().await.map_err(|error| bucket_failure(&self.store, error))?;
-        let pg_dump = self.pg_program("pg_dump");
         let runs = workflows::runs(control.clone())?;
-        Ok(Services { indexed, indexed_url: self.database_url.clone(), control, runs, store, pg_dump, signing, settings })
+        let indexed_url = self.database_url.clone();
+        Ok(Services { indexed, indexed_url, control, runs, store, pg_dump, pg_restore, scratch, signing, settings })
     }
 
     pub(super) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub(super) fn pg_program(&self, name: &str) -> PathBuf {
+    fn pg_program(&self, name: &str) -> PathBuf {
         self.pg_bin.as_ref().map_or_else(|| PathBuf::from(name), |bin| bin.program(name))
     }
 

@@ -6,13 +6,14 @@
 mod backends;
 mod found;
 mod roles;
+mod scratch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use api::auth::Access;
-use api::{ApiState, Delivery};
+use api::{ApiState, Delivery, Splices};
 use axum::Router;
 use chain::Ingest;
 use engine::{Engine, Shutdown};
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use workflows::services::{Services, Settings};
 
-use crate::config::{Role, Servers, ServiceArgs};
+use crate::config::{ArchiveChoice, Role, Servers, ServiceArgs};
 use crate::exit::{Exit, Failure};
 use crate::exposition;
 use crate::traces::Traces;
@@ -79,8 +80,10 @@ impl Service {
         let url = format!("http://{}", bind.local_addr()?);
         let delivery = if servers.store.is_none() { Delivery::Service } else { Delivery::Bucket };
         let public_base_url = servers.public_base_url.clone().unwrap_or_else(|| url.clone());
+        let service_base_url = service_base_url(args, servers, &public_base_url)?;
         let signing = servers.signing.for_service(backends.dir(), servers.store.is_none())?;
-        let services = backends.services(settings(args, servers, public_base_url), signing).await?;
+        let settings = settings(args, servers, (public_base_url, service_base_url));
+        let services = backends.services((args, servers), settings, signing).await?;
         // Before anybody counts.
         let recorder = exposition::install()?;
         let shutdown = Shutdown::default();
@@ -90,14 +93,16 @@ impl Service {
             .measured_by(workflows::figures::source(services.clone()));
         let client = engine.client();
         if args.has(Role::Scheduler) {
-            client.ensure_schedules(&roles::schedules(&args.schedules)).await.context("cannot write the schedules")?;
+            client.ensure_schedules(&roles::schedules(args)).await.context("cannot write the schedules")?;
         }
         Found { url: url.clone(), pid: std::process::id() }.write(backends.dir())?;
         let mut tasks = vec![tokio::spawn(work(engine, shutdown.clone()))];
         let listener = CancellationToken::new();
         let stopping = listener.clone();
         let exposition = exposition::exposition(recorder.clone(), &services);
-        let state = ApiState { services: services.clone(), engine: client.clone(), delivery, access, exposition, stopping };
+        let splices = Splices::default();
+        let state =
+            ApiState { services: services.clone(), engine: client.clone(), delivery, splices, access, exposition, stopping };
         let routes = routes(args, state);
         tasks.push(tokio::spawn(listen(bind, routes, listener.clone())));
         let keep = listener.clone().run_until_cancelled_owned(exposition::keep(recorder));
@@ -112,11 +117,6 @@ impl Service {
     /// Where the service keeps its data.
     pub fn dir(&self) -> &std::path::Path {
         self.backends.dir()
-    }
-
-    /// A directory of stock PostgreSQL programs that fit the database.
-    pub fn pg_program(&self, name: &str) -> std::path::PathBuf {
-        self.backends.pg_program(name)
     }
 
     /// Waits until the engine or the listener ends though nobody asked it to: a service without one only looks alive. Why it did.
@@ -193,11 +193,29 @@ async fn work(engine: Engine<Services>, shutdown: Shutdown) -> anyhow::Result<()
     engine.run(shutdown).await.context("the worker stopped")
 }
 
-fn settings(args: &ServiceArgs, servers: &Servers, public_base_url: String) -> Settings {
+/// Where readers reach what this service makes itself. With a bucket of its own that is where they reach everything.
+fn service_base_url(args: &ServiceArgs, servers: &Servers, public_base_url: &str) -> Result<String, Failure> {
+    let needed = servers.store.is_some() && args.archive != ArchiveChoice::Every && args.has(Role::Worker);
+    match &servers.public_service_url {
+        Some(url) => Ok(url.clone()),
+        None if needed => {
+            let message = "archives that are not in the bucket are made by this service, and PUBLIC_SERVICE_URL does not say where readers reach it";
+            let failure = Failure::new(Exit::Usage, message);
+            Err(failure.hint("set PUBLIC_SERVICE_URL to this service's public address, or store every archive: --archive every"))
+        }
+        None => Ok(public_base_url.to_owned()),
+    }
+}
+
+/// `urls`: where the bucket and where this service can be read by anyone.
+fn settings(args: &ServiceArgs, servers: &Servers, urls: (String, String)) -> Settings {
+    let (public_base_url, service_base_url) = urls;
     Settings {
         network: args.source.network.clone(),
         confirmations: args.source.confirmations,
         columns: args.source.column_rules(),
+        archive: args.archive.mode(),
+        drill: args.drill.drill.mode(),
         keep: workflows::prune::Keep {
             daily: args.life.keep_daily,
             weekly: args.life.keep_weekly,
@@ -209,6 +227,7 @@ fn settings(args: &ServiceArgs, servers: &Servers, public_base_url: String) -> S
         latest_valid: args.source.latest_valid(),
         receivers: servers.receivers.clone(),
         public_base_url,
+        service_base_url,
     }
 }
 

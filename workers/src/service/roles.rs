@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use engine::{EngineConfig, Queue, ScheduleDefault};
+use workflows::schedules::NIGHTLY_DRILL;
 
-use crate::config::{Role, ScheduleArgs, ServiceArgs};
+use crate::config::{DrillChoice, Role, ServiceArgs};
 
 /// Every process registers, in whatever role; what it does beyond that, its roles say.
 pub(super) fn engine_config(args: &ServiceArgs) -> EngineConfig {
@@ -34,14 +35,16 @@ fn role_of(queue: Queue) -> Role {
 }
 
 /// The schedules that the program comes with, as the settings change them.
-pub(super) fn schedules(args: &ScheduleArgs) -> Vec<ScheduleDefault> {
+pub(super) fn schedules(args: &ServiceArgs) -> Vec<ScheduleDefault> {
     let mut defaults = workflows::schedules::defaults();
+    let drills = args.drill.drill != DrillChoice::Off;
     for default in &mut defaults {
-        let set = args.schedules.iter().rev().find(|setting| setting.name == default.name);
+        let set = args.schedules.schedules.iter().rev().find(|setting| setting.name == default.name);
         match set.map(|setting| &setting.cron) {
             Some(Some(cron)) => default.cron.clone_from(cron),
             Some(None) => default.off = Some("switched off by --schedule".into()),
-            None if args.no_schedules => default.off = Some("switched off by --no-schedules".into()),
+            None if args.schedules.no_schedules => default.off = Some("switched off by --no-schedules".into()),
+            None if !drills && default.name == NIGHTLY_DRILL => default.off = Some("switched off by --drill off".into()),
             None => {}
         }
     }

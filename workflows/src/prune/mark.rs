@@ -44,7 +44,8 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Pruned, St
 
 async fn expire(services: &Services, network: &str, pruned: &mut Pruned) -> Result<(), StepError> {
     let latest = newest::pointer(services, network).await?.map(|pointer| pointer.snapshot_id);
-    let candidates = rows::candidates(&services.control, network, latest.as_deref()).await.map_err(classify)?;
+    let candidates =
+        rows::candidates(&services.control, network, latest.as_deref(), services.settings.prune_grace).await.map_err(classify)?;
     let kept = policy::kept(&candidates, services.settings.keep);
     let (stay, go): (Vec<String>, Vec<String>) = candidates.into_iter().map(|row| row.id).partition(|id| kept.contains(id));
     if !pruned.dry_run {

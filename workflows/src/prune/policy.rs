@@ -20,9 +20,9 @@ pub struct Keep {
 pub(super) struct Candidate {
     pub(super) id: String,
     pub(super) created_at: DateTime<Utc>,
-    /// Pinned, or named by `latest`.
+    /// Pinned, named by `latest`, or disproved not long ago.
     pub(super) held: bool,
-    /// Taken back: it does not stand for its day.
+    /// Taken back or disproved: it does not stand for its day.
     pub(super) retracted: bool,
 }
 

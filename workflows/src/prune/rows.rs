@@ -23,11 +23,20 @@ pub(super) async fn with_objects(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Wi
     sqlx::query_as(sql).fetch_all(db).await
 }
 
-/// What the policy decides about; `latest` is held.
-pub(super) async fn candidates(db: impl PgExecutor<'_>, network: &str, latest: Option<&str>) -> sqlx::Result<Vec<Candidate>> {
-    let sql = "select id, created_at, pin_reason is not null, state = 'retracted' from snapshots.snapshot
+/// What the policy decides about; `latest` is held. A snapshot that a drill disproved does not stand for its day any more than one
+/// that was taken back, but stays for a grace time, since somebody will want to look at it.
+pub(super) async fn candidates(
+    db: impl PgExecutor<'_>,
+    network: &str,
+    latest: Option<&str>,
+    grace: Duration,
+) -> sqlx::Result<Vec<Candidate>> {
+    let sql = "select id, created_at, pin_reason is not null or disproved and drilled_at > now() - make_interval(secs => $2),
+                      state = 'retracted' or disproved
+               from snapshots.snapshot, lateral (select coalesce(not (drill ->> 'proved')::bool, false) as disproved) d
                where network = $1 and state in ('published', 'retracted') order by created_at desc";
-    let rows: Vec<(String, DateTime<Utc>, bool, bool)> = sqlx::query_as(sql).bind(network).fetch_all(db).await?;
+    let rows: Vec<(String, DateTime<Utc>, bool, bool)> =
+        sqlx::query_as(sql).bind(network).bind(grace.as_secs_f64()).fetch_all(db).await?;
     let candidate = |(id, created_at, pinned, retracted): (String, _, bool, bool)| {
         let held = pinned || latest == Some(&id);
         Candidate { id, created_at, held, retracted }

@@ -2,18 +2,20 @@
 //!
 //! Ranges of heights that are unchanged since the snapshot before are not read: their chunks are taken over (see `reuse`).
 //!
-//! plan → dump (a child per height range) → compress (splice the archive) → checksum and upload → publish → promote.
+//! plan → dump (a child per height range) → compress (splice the archive) → checksum and upload → publish → drill (restore and
+//! prove it) → promote.
 //! Nothing is visible to readers before `publish` writes the manifest, and `latest` moves only in `promote`; every step
 //! may run twice, because what it writes is named by content or written under a condition.
 
+mod archive;
 mod checksum;
 mod compress;
+mod drill;
 mod dump;
 mod plan;
 mod promote;
 mod publish;
 mod reuse;
-mod signing;
 mod upload;
 
 use engine::{Queue, StartRun, Workflow};
@@ -48,7 +50,7 @@ pub struct Params {
 
 /// The workflow.
 pub fn workflow() -> Workflow<Services> {
-    Workflow::named(NAME, 1)
+    Workflow::named(NAME, 2)
         .step("plan", plan::run)
         .each("dump", |plan: &Plan| plan.jobs(), dump::run)
         .queue(Queue::Cpu)
@@ -58,6 +60,9 @@ pub fn workflow() -> Workflow<Services> {
         .after(&["compress"])
         .step("publish", publish::run)
         .after(&["checksum", "upload"])
+        .step("drill", drill::run)
+        .queue(Queue::Cpu)
+        .attempts(crate::drill::ATTEMPTS)
         .step("promote", promote::run)
 }
 

@@ -11,11 +11,12 @@ use snapshot::cut::begin_export;
 use snapshot::grid::{self, GridRange};
 use snapshot::height::{self, ChainFacts, HeightError};
 use snapshot::key::{Key, SnapshotPath};
+use snapshot::manifest::Archive;
 use snapshot::writes;
 use sqlx::PgConnection;
 
-use super::Params;
 use super::reuse::{self, Base, Split};
+use super::{Params, archive};
 use crate::catalog::{self, Allocation};
 use crate::newest::{self, Reference};
 use crate::services::Services;
@@ -39,8 +40,10 @@ pub struct Plan {
     pub expires_at: Option<DateTime<Utc>>,
     /// Bitcoin blocks asked for as finality.
     pub confirmations: u32,
-    /// Where the bucket can be read, fixed now so that every attempt writes the same manifest.
-    pub base_url: String,
+    /// Whether the archive will be stored.
+    pub archive: Archive,
+    /// Where the archive can be read, fixed now so that every attempt writes the same manifest.
+    pub archive_base_url: String,
     /// The chain as it was.
     pub facts: ChainFacts,
     /// Tables and columns to publish, in load order.
@@ -117,6 +120,7 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
     drop(tx);
 
     let created_at = Utc::now();
+    let archive = archive::decide(services, &network, created_at).await?;
     let floor = latest.as_ref().map_or(0, |pointer| pointer.sequence);
     let allocation = allocate(&ctx, &network, created_at, floor).await?;
     catalog::keep_writes(&services.control, ctx.run().0, written.as_ref()).await.map_err(classify)?;
@@ -127,7 +131,8 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
         created_at,
         expires_at: created_at.checked_add_signed(TimeDelta::from_std(services.settings.latest_valid).unwrap_or_default()),
         confirmations: services.settings.confirmations,
-        base_url: services.settings.public_base_url.clone(),
+        archive_base_url: services.settings.archive_base_url(archive).to_owned(),
+        archive,
         splits: base.as_ref().map(|base| base.splits(&ranges, &reused)).unwrap_or_default(),
         base: base.map(Base::into_reference).filter(|_| !reused.is_empty()),
         ranges,

@@ -8,8 +8,9 @@ use engine::{Ctx, StepError};
 use serde::{Deserialize, Serialize};
 use snapshot::key::Key;
 
+use super::drill::Drilled;
 use super::plan::Plan;
-use super::publish::{Published, put_signed};
+use super::publish::put_signed;
 use crate::newest::Reference;
 use crate::pointer::Move;
 use crate::services::Services;
@@ -25,12 +26,13 @@ pub(super) struct Promoted {
     url: String,
 }
 
-pub(super) async fn run(ctx: Ctx<Services>, published: Published) -> Result<Promoted, StepError> {
+pub(super) async fn run(ctx: Ctx<Services>, drilled: Drilled) -> Result<Promoted, StepError> {
     let plan: Plan = ctx.output("plan").await?;
     let services = ctx.services();
-    let snapshot = Reference { network: plan.network.clone(), id: plan.id.clone(), manifest_sha256: published.manifest_sha256 };
+    let snapshot = Reference { network: plan.network.clone(), id: plan.id.clone(), manifest_sha256: drilled.manifest_sha256 };
     let manifest = pointer::complete(services, &snapshot).await?;
-    let pointer = manifest.pointer(snapshot.manifest_sha256, services.signing.is_some());
+    let mut pointer = manifest.pointer(snapshot.manifest_sha256, services.signing.is_some());
+    pointer.drill = Some(drilled.drill);
     put_signed(services, &plan, Key::Pointer(plan.path()), Bytes::from(pointer.to_bytes())).await?;
     refuse_withdrawn(services, &plan).await?;
     pointer::point(services, &pointer, Move::Forwards).await?;

@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use snapshot::chunk::Heights;
 use snapshot::key::Key;
-use snapshot::manifest::{Finality, Manifest, Producer, VERSION, totals};
+use snapshot::manifest::{Archive, Finality, Manifest, Producer, VERSION, totals};
 use snapshot::store::Put;
 
 use super::checksum::Summed;
 use super::compress::Spliced;
 use super::plan::Plan;
-use super::signing;
 use super::upload::{self, Sent};
 use crate::catalog;
 use crate::dirty;
 use crate::pointer;
 use crate::services::Services;
+use crate::signing;
 use crate::step_error::classify;
 
 /// The published manifest.
@@ -40,7 +40,9 @@ pub(super) async fn run(ctx: Ctx<Services>, proved: Proved) -> Result<Published,
     let plan: Plan = ctx.output("plan").await?;
     let spliced: Spliced = ctx.output("compress").await?;
     let services = ctx.services();
-    upload::complete(&ctx, &plan, &spliced).await?;
+    if plan.archive == Archive::Stored {
+        upload::complete(&ctx, &plan, &spliced).await?;
+    }
     let line = format!("{}  {}\n", proved.checksum.sha256, plan.path().archive_name());
     signing::publish_keys(services).await?;
     put_signed(services, &plan, Key::Checksum(plan.path()), Bytes::from(line)).await?;
@@ -105,7 +107,8 @@ fn manifest(plan: &Plan, spliced: Spliced, proved: &Proved) -> Manifest {
         format: "pg_dump_directory".into(),
         compression: "zstd".into(),
         checksum: format!("sha256:{}", proved.checksum.sha256),
-        url: format!("{}/{}", plan.base_url, Key::Archive(plan.path())),
+        url: format!("{}/{}", plan.archive_base_url, Key::Archive(plan.path())),
+        archive: plan.archive,
         size_bytes: proved.upload.bytes,
         raw_bytes: spliced.raw_bytes,
         tables: totals(&spliced.chunks),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::archive::Layout;
 use snapshot::assemble;
 use snapshot::key::Key;
+use snapshot::manifest::Archive;
 use snapshot::store::{CompletedPart, StoreError, part_bytes};
 
 use super::compress::Spliced;
@@ -22,7 +23,7 @@ use crate::step_error::classify;
 /// Parts under way at once; each is held in memory.
 const PARALLEL_PARTS: usize = 2;
 
-/// An archive whose parts are stored.
+/// An archive whose parts are stored, or are not meant to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Sent {
     /// Its size in bytes.
@@ -31,6 +32,9 @@ pub(super) struct Sent {
 
 pub(super) async fn run(ctx: Ctx<Services>, spliced: Spliced) -> Result<Sent, StepError> {
     let plan: Plan = ctx.output("plan").await?;
+    if plan.archive == Archive::OnRequest {
+        return Ok(Sent { bytes: spliced.archive_bytes });
+    }
     let layout = spliced.fetch_layout(ctx.services(), &plan).await?;
     let (key, bytes) = (Key::Archive(plan.path()), layout.len());
     if !is_there(ctx.services(), &key, bytes).await? {

@@ -1,8 +1,10 @@
 //! How fresh the newest snapshot is, in one word and in figures: `<network>/status.json` in the bucket, and `GET /status`.
 //!
-//! Judged is what `latest` points at, never what is being cut. The object says when it was written and which ages mean what, so
+//! Judged is what `latest` points at, never what is being cut; and its age is that of the newest snapshot that a restore has proved,
+//! unless `latest` was promoted with drills switched off, which is then said. The object says when it was written and which ages mean what, so
 //! that a reader sees a service that stopped writing as well.
 
+mod drills;
 mod figures;
 
 use std::time::Duration;
@@ -23,6 +25,7 @@ use crate::services::Services;
 use crate::start::BadParams;
 use crate::step_error::Classify;
 
+pub use drills::{DrillFigures, LastDrill, ProvedSnapshot};
 pub use figures::{ChainFigures, Gap, LastRun};
 pub(crate) use figures::{audit_problem, changed_ranges};
 
@@ -33,13 +36,14 @@ pub const NAME: &str = "status";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// The newest run that ended refused the chain, or scrubbing found history that differs from what was published.
+    /// The newest run that ended refused the chain, scrubbing found history that differs from what was published, or a published
+    /// snapshot did not restore to what its manifest says.
     FailedAudit,
     /// The indexed chain has gaps, so the next snapshot will be refused.
     Gap,
-    /// The newest snapshot is far too old, or there is none.
+    /// The newest proved snapshot is far too old, or there is none.
     Stale,
-    /// The newest snapshot is older than it should be.
+    /// The newest proved snapshot is older than it should be.
     Lagging,
     /// All is well.
     Fresh,
@@ -77,6 +81,8 @@ pub struct Freshness {
     pub state: State,
     /// What `latest` points at.
     pub snapshot: Option<Newest>,
+    /// What restores have proved.
+    pub drill: DrillFigures,
     /// The indexed chain.
     pub chain: ChainFigures,
     /// Why the newest run that ended refused the chain, if it did.
@@ -142,14 +148,17 @@ pub async fn find(services: &Services, network: &str) -> Result<Freshness, Statu
     let at = Utc::now();
     let (lagging, stale) = (services.settings.lagging_after, services.settings.stale_after);
     let snapshot = pointer.as_ref().map(|pointer| newest(pointer, at, &chain)).transpose()?;
-    let faulty = audit_problem.is_some() || changed_ranges > 0;
-    let state = judge(faulty, chain.missing_blocks > 0, snapshot.as_ref().map(|one| one.age_seconds), (lagging, stale));
+    let drill = drills::find(services, network, pointer.as_ref(), at).await?;
+    let faulty = audit_problem.is_some() || changed_ranges > 0 || drill.problem.is_some();
+    let age = drill.judged_age(snapshot.as_ref().map(|one| one.age_seconds));
+    let state = judge(faulty, chain.missing_blocks > 0, age, (lagging, stale));
     Ok(Freshness {
         version: 1,
         network: network.to_owned(),
         at,
         state,
         snapshot,
+        drill,
         chain,
         audit_problem,
         changed_ranges,

@@ -9,6 +9,7 @@
 //! concatenated frames.
 
 mod glue;
+mod published;
 
 use std::collections::HashSet;
 use std::io;
@@ -16,6 +17,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::toc::TocError;
 use glue::Glue;
 
 /// Folder that the archive extracts to; the restore instructions name it.
@@ -91,6 +93,20 @@ pub enum LayoutError {
     /// zstd refused.
     #[error("cannot compress an archive frame")]
     Compress(#[source] io::Error),
+    /// The stored table of contents is no zstd stream.
+    #[error("the schema object of the archive cannot be read")]
+    Schema(#[source] io::Error),
+    /// The table of contents is none.
+    #[error("the table of contents of the archive cannot be read")]
+    Toc(#[from] TocError),
+    /// Another program, or another version of it, laid it out.
+    #[error("the archive would have {found} bytes, its manifest says {expected}: use the program that made it")]
+    Other {
+        /// Its length, bytes.
+        found: u64,
+        /// What the manifest says.
+        expected: u64,
+    },
 }
 
 /// Where each byte of an archive comes from.

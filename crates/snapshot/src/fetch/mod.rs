@@ -17,7 +17,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 pub use error::FetchError;
-pub use opened::{OpenError, Opened, Wanted, open};
+pub use opened::{OpenError, Opened, Wanted, open, open_known};
 pub use seen::Seen;
 
 use crate::key::Key;
