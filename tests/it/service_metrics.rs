@@ -27,7 +27,7 @@ async fn a_service_shows_well_formed_metrics_of_jobs_snapshots_the_chain_and_req
     let service = site.serve_with(&SOON).await;
     service.cut().await;
     service.complete("scrub", &json!({ "percent": 100 })).await;
-    assert_eq!(service.get("/no/such/route").await.status(), 404);
+    assert_eq!(service.get("/no/such/route/here").await.status(), 404);
     let mut shown = Exposition::default();
     let mainnet = [("network", "mainnet")];
     wait_until(PATIENCE, "the figures follow", async || {
