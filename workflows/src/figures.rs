@@ -129,8 +129,9 @@ async fn newest(control: &PgPool, network: &str) -> sqlx::Result<(Option<DateTim
 }
 
 async fn last_verified(control: &PgPool, network: &str) -> sqlx::Result<Option<DateTime<Utc>>> {
-    let sql = "select max(r.done_at) from snapshots.run r
-               where r.workflow = $1 and r.unique_key = $2 and r.state = 'succeeded'
-                 and not exists (select 1 from snapshots.event e where e.run_id = r.id and e.kind = $3)";
-    sqlx::query_scalar(sql).bind(scrub::NAME).bind(network).bind(scrub::MISMATCH).fetch_one(control).await
+    let sql = "select r.done_at from snapshots.run r
+               where r.workflow = $1 and r.unique_key = $2 and r.state = 'succeeded' and r.done_at is not null
+                 and not exists (select 1 from snapshots.event e where e.run_id = r.id and e.kind = $3)
+               order by r.done_at desc limit 1";
+    sqlx::query_scalar(sql).bind(scrub::NAME).bind(network).bind(scrub::MISMATCH).fetch_optional(control).await
 }

@@ -18,6 +18,9 @@ use crate::{
     statements::millis,
 };
 
+/// The shortest lease: a process that is only slow for a moment stays chosen.
+const LEASE: Duration = Duration::from_secs(5);
+
 const AT: &str = "snapshots_figures_last_success_timestamp_seconds";
 
 /// One value of one gauge.
@@ -96,7 +99,7 @@ impl Figures {
     }
 
     async fn compute(&self, source: &Source) -> Result<(), BoxError> {
-        if !elect(&self.pool, source.name, &self.worker, self.interval * 2).await? {
+        if !elect(&self.pool, source.name, &self.worker, (self.interval * 2).max(LEASE)).await? {
             return Ok(());
         }
         let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
