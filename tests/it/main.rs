@@ -40,6 +40,7 @@ mod engine_runs;
 mod engine_schedules;
 mod engine_support;
 mod engine_together;
+mod full_profile;
 mod house_layout;
 mod restore_after;
 mod restore_kill;
@@ -70,6 +71,7 @@ mod snapshot_publish;
 mod snapshot_restore;
 mod snapshot_scrub;
 mod snapshot_status;
+mod staging_refresh;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic_load;

@@ -1,8 +1,12 @@
 //! After a restore the original's services can start, and the missed blocks bring back the database that was lost.
 
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{database, run, runbook, site};
+use crate::support::{Site, add_tenants, bare_command, bucket, database, run, runbook, site};
 
 /// Rows of the canonical chain without what differs by nature: row ids and the time of writing.
 async fn chain(pool: &PgPool) -> Vec<String> {
@@ -61,46 +65,112 @@ async fn assert_ready(pool: &PgPool, source: &PgPool, height: i64) {
     assert_eq!(scalar(pool, sequences).await, scalar(source, sequences).await, "(6) sequences");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn yesterdays_snapshot_and_the_missed_blocks_are_the_lost_database() {
-    let site = site().await;
-    let recording = site.dir.path().join("node.jsonl.gz");
-    let made = crate::support::bare_command(&["chain", "generate", "--json", "--blocks", "1100", "--seed", "5", "--out"])
-        .arg(&recording)
-        .output()
-        .await;
-    assert!(made.unwrap().status.success());
-    let ingest = async |url: &str| {
-        let mut command = crate::support::bare_command(&["ingest", "--json"]);
-        run(command.arg(&recording).env("DATABASE_URL", url)).await.result()
-    };
-    ingest(site.database.url()).await;
+/// The first lines of a recording, as one of its own.
+fn first_lines(recording: &Path, count: usize, to: &Path) {
+    let text = flate2::read::MultiGzDecoder::new(std::fs::File::open(recording).unwrap());
+    let mut file = flate2::write::GzEncoder::new(std::fs::File::create(to).unwrap(), flate2::Compression::fast());
+    for line in BufReader::new(text).lines().take(count) {
+        writeln!(file, "{}", line.unwrap()).unwrap();
+    }
+    file.finish().unwrap();
+}
+
+async fn ingest(url: &str, recording: &Path) {
+    let mut command = bare_command(&["ingest", "--json"]);
+    run(command.arg(recording).env("DATABASE_URL", url)).await.result();
+}
+
+/// What tenants have, but for what a restore puts right.
+async fn tenants(pool: &PgPool) -> Vec<String> {
+    sqlx::query_scalar(
+        "select 'a ' || to_jsonb(a)::text from public.accounts a union all select 'k ' || to_jsonb(k)::text from public.api_keys k
+         union all select 's ' || to_jsonb(s)::text from public.streams s union all select 'd ' || to_jsonb(d)::text from public.deliveries d
+         union all select 'v ' || (to_jsonb(v) - 'last_processed_block')::text from public.views v
+         union all select 'm ' || to_jsonb(m)::text from view_01234567_moves.moves m where note <> 'ahead' order by 1",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+/// Views and jobs as the original's services need them, after a copy of everything at `height`.
+async fn assert_settled(pool: &PgPool, height: i64) {
+    let views: Vec<(String, i64)> =
+        sqlx::query_as("select name, last_processed_block from public.views order by 1").fetch_all(pool).await.unwrap();
+    assert_eq!(views, [("moves".to_owned(), height), ("rebuilt".to_owned(), 3)], "(4) no view ahead of the chain");
+    let ahead = "select count(*) from view_01234567_moves.moves where note = 'ahead'";
+    assert_eq!(scalar(pool, ahead).await, 0, "(4) its rows above go with it");
+    let jobs: Vec<(i64, String, bool)> =
+        sqlx::query_as("select block_height, status, locked_by is null from public.jobs order by 1")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    let expected = [(5, "completed"), (6, "pending"), (7, "pending"), (8, "failed")];
+    assert_eq!(jobs, expected.map(|(height, status)| (height, status.to_owned(), true)), "(4) jobs");
+    let sequence =
+        "select (select last_value from view_01234567_moves.moves__id_seq) - (select max(_id) from view_01234567_moves.moves)";
+    assert!(scalar(pool, sequence).await >= 0, "(6) a sequence is behind its rows");
+}
+
+/// A node's recording, and the database that an indexer made of its first part; tenants are in it.
+async fn before_the_loss(site: &Site) -> (PathBuf, PgPool) {
+    let (recording, first) = (site.dir.path().join("node.jsonl.gz"), site.dir.path().join("first.jsonl.gz"));
+    let mut generate = bare_command(&["chain", "generate", "--json", "--blocks", "1100", "--seed", "5", "--out"]);
+    run(generate.arg(&recording)).await.result();
+    first_lines(&recording, 1_000, &first);
+    ingest(site.database.url(), &first).await;
     let lost = site.database.pool().await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
-    let tip = scalar(&lost, "select max(height) from public.blocks").await;
-    assert!(manifest.block_height.cast_signed() < tip, "nothing was missed");
+    add_tenants(&lost).await;
+    (recording, lost)
+}
 
-    // What an operator does, as the runbook says it.
+#[tokio::test(flavor = "multi_thread")]
+async fn last_nights_snapshots_and_the_missed_blocks_are_the_lost_database() {
+    let site = site().await;
+    let (recording, lost) = before_the_loss(&site).await;
+    let height = scalar(&lost, "select max(height) from public.blocks").await;
+    // Every command is the runbook's.
     let book = runbook("disaster-recovery");
-    let target = database().await;
-    let keys = site.public_keys();
-    let (published, recording) = (site.published(), recording.to_str().unwrap().to_owned());
-    let env = [
-        ("SNAPSHOTS_FROM", published.as_str()),
-        ("SNAPSHOTS_PUBLIC_KEY", &keys),
-        ("DATABASE_URL", target.url()),
-        ("RECORDING", &recording),
-    ];
-    book.run("Restore the public snapshot", site.dir.path(), &env).await;
-    let pool = target.pool().await;
-    assert_ready(&pool, &lost, manifest.block_height.cast_signed()).await;
-    assert_ne!(chain(&pool).await, chain(&lost).await);
+    book.run("Make a recovery key", site.dir.path(), &[]).await;
+    let (vault, recipients) = (bucket().await, site.dir.path().join("recovery.recipients"));
+    let env = [("SNAPSHOTS_FULL_RECIPIENTS_FILE", recipients.to_str().unwrap()), ("SNAPSHOTS_FULL_BUCKET", vault.name())];
+    let service = site.serve_with(&env).await;
+    let manifest = service.cut().await;
+    service.complete("full_profile", &json!({})).await;
+    service.terminate().await;
+    // It goes on for a while; then it is lost.
+    ingest(site.database.url(), &recording).await;
+    let tip = scalar(&lost, "select max(height) from public.blocks").await;
+    assert!(manifest.block_height.cast_signed() < height && height < tip, "nothing was missed");
 
-    // The recording begins below the snapshot's height and goes beyond it.
-    book.run("Feed the missed blocks", site.dir.path(), &env).await;
-    assert_eq!(chain(&pool).await, chain(&lost).await);
-    assert_eq!(scalar(&pool, "select last_contiguous_block from public.index_progress").await, tip);
+    let (full, public) = (database().await, database().await);
+    let keys = site.public_keys();
+    let (vault, published, reader) = (vault.root(), site.published(), site.dir.path().join("reader"));
+    for (heading, from, target) in [
+        ("Restore the full snapshot", vault.to_str().unwrap(), &full),
+        ("Restore the public snapshot", published.as_str(), &public),
+    ] {
+        let env = [
+            ("SNAPSHOTS_FROM", from),
+            ("SNAPSHOTS_PUBLIC_KEY", &keys),
+            ("SNAPSHOTS_DATA_DIR", reader.to_str().unwrap()),
+            ("DATABASE_URL", target.url()),
+            ("RECORDING", recording.to_str().unwrap()),
+        ];
+        book.run(heading, site.dir.path(), &env).await;
+        let pool = target.pool().await;
+        if target.name() == full.name() {
+            assert_settled(&pool, height).await;
+            assert_eq!(tenants(&pool).await, tenants(&lost).await);
+        } else {
+            assert_ready(&pool, &lost, manifest.block_height.cast_signed()).await;
+        }
+        assert_ne!(chain(&pool).await, chain(&lost).await);
+        // The recording begins below the snapshot's height and goes beyond it.
+        book.run("Feed the missed blocks", site.dir.path(), &env).await;
+        assert_eq!(chain(&pool).await, chain(&lost).await);
+        assert_eq!(scalar(&pool, "select last_contiguous_block from public.index_progress").await, tip);
+    }
+    assert_eq!(tenants(&full.pool().await).await, tenants(&lost).await);
     book.was_run();
 }

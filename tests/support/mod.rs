@@ -21,6 +21,7 @@ mod servers;
 mod service;
 mod small_disk;
 mod stock;
+mod tenants;
 mod wait;
 
 pub(crate) use bucket::{TestBucket, bucket};
@@ -41,4 +42,5 @@ pub(crate) use runbook::runbook;
 pub(crate) use service::{ServiceProcess, Site, site, site_with_chain, site_with_chain_on};
 pub(crate) use small_disk::SmallDisk;
 pub(crate) use stock::extract;
+pub(crate) use tenants::{CANARIES, add_tenants};
 pub(crate) use wait::wait_until;

@@ -10,10 +10,13 @@ use clap::{Args, ValueEnum};
 use snapshot::columns::ColumnRules;
 use snapshot::store::{PATIENCE, StoreConfig};
 use workflows::notify::Receivers;
+use workflows::services::Staging;
 
 use crate::exit::{Exit, Failure};
+use crate::full_profile::{self, FullServer};
 use crate::receivers;
 use crate::signing::Signing;
+use crate::staging;
 
 pub use proving::{ArchiveChoice, DrillArgs, DrillChoice};
 
@@ -243,6 +246,10 @@ pub struct Servers {
     pub control_database_url: Option<String>,
     /// `S3_BUCKET` with `S3_ENDPOINT`, `S3_TIMEOUT_SECONDS` and `AWS_*`.
     pub store: Option<StoreConfig>,
+    /// `SNAPSHOTS_FULL_RECIPIENTS_FILE` and `SNAPSHOTS_FULL_BUCKET`; `None`: the `full` profile is not cut.
+    pub full: Option<FullServer>,
+    /// `SNAPSHOTS_STAGING_URL` and `SNAPSHOTS_STAGING_RULES_FILE`; `None`: there is no staging database.
+    pub staging: Option<Staging>,
     /// `PUBLIC_BASE_URL`: where the bucket, or the service that holds it, can be read by anyone.
     pub public_base_url: Option<String>,
     /// `PUBLIC_SERVICE_URL`: where this service can be read by anyone, for archives that are not in the bucket.
@@ -275,6 +282,8 @@ impl Servers {
             }
             None => None,
         };
+        let full = full_profile::from_vars(&var, store.as_ref())?;
+        let staging = staging::from_vars(&var)?;
         let database_url = var("DATABASE_URL");
         let control_database_url = var("CONTROL_DATABASE_URL");
         let drill_database_url = var("SNAPSHOTS_DRILL_DATABASE_URL");
@@ -286,6 +295,8 @@ impl Servers {
             drill_database_url,
             public_service_url,
             store,
+            full,
+            staging,
             public_base_url,
             signing,
             receivers,

@@ -8,6 +8,8 @@ pub mod decisions;
 pub mod dirty;
 pub mod drill;
 pub mod figures;
+pub mod full_catalog;
+pub mod full_profile;
 mod newest;
 pub mod notify;
 mod pointer;
@@ -24,6 +26,7 @@ pub mod scrub;
 pub mod services;
 mod signing;
 pub mod snapshot;
+pub mod staging_refresh;
 mod start;
 pub mod status;
 mod step_error;
@@ -48,10 +51,12 @@ pub struct Registered {
 pub fn all() -> Vec<Registered> {
     vec![
         Registered { workflow: snapshot::workflow(), name: snapshot::NAME, starter: snapshot::starter },
+        Registered { workflow: full_profile::workflow(), name: full_profile::NAME, starter: full_profile::starter },
         Registered { workflow: scrub::workflow(), name: scrub::NAME, starter: scrub::starter },
         Registered { workflow: reseal::workflow(), name: reseal::NAME, starter: reseal::starter },
         Registered { workflow: retry_runs::workflow(), name: retry_runs::NAME, starter: retry_runs::starter },
         Registered { workflow: restore_drill::workflow(), name: restore_drill::NAME, starter: restore_drill::starter },
+        Registered { workflow: staging_refresh::workflow(), name: staging_refresh::NAME, starter: staging_refresh::starter },
         Registered { workflow: prune::workflow(), name: prune::NAME, starter: prune::starter },
         Registered { workflow: publication::retract(), name: publication::RETRACT, starter: publication::start_retract },
         Registered { workflow: publication::publish(), name: publication::PUBLISH, starter: publication::start_publish },

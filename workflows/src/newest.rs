@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use snapshot::height::{self, HeightError};
 use snapshot::key::{Key, SnapshotPath};
 use snapshot::manifest::{Manifest, Pointer};
+use snapshot::store::Store;
 
 use crate::services::Services;
 use crate::start::BadParams;
@@ -26,8 +27,13 @@ pub struct Reference {
 
 /// What `<network>/latest.json` says, if it is there yet.
 pub(crate) async fn pointer(services: &Services, network: &str) -> Result<Option<Pointer>, StepError> {
+    pointer_in(&services.store, network).await
+}
+
+/// As [`pointer`], in another bucket.
+pub(crate) async fn pointer_in(store: &Store, network: &str) -> Result<Option<Pointer>, StepError> {
     let key = Key::Latest(network.to_owned());
-    let Some((bytes, _)) = services.store.get(&key).await.map_err(classify)? else { return Ok(None) };
+    let Some((bytes, _)) = store.get(&key).await.map_err(classify)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(StepError::fail)
 }
 

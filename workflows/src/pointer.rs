@@ -82,16 +82,20 @@ impl Move<'_> {
 
 /// Moves both pointers to a snapshot, each from where it may be moved.
 pub(crate) async fn point(services: &Services, pointer: &Pointer, how: Move<'_>) -> Result<(), StepError> {
+    point_in(&services.store, pointer, how).await
+}
+
+/// As [`point`], in another bucket.
+pub(crate) async fn point_in(store: &Store, pointer: &Pointer, how: Move<'_>) -> Result<(), StepError> {
     let latest = Key::Latest(pointer.network.clone());
-    swap(services, &latest, |there: Option<Pointer>| how.choose(there.as_ref(), pointer), |pointer| Ok(pointer.to_bytes()))
-        .await?;
+    swap(store, &latest, |there: Option<Pointer>| how.choose(there.as_ref(), pointer), |pointer| Ok(pointer.to_bytes())).await?;
     let choose_among = |there: Option<Pointers>| {
         let mut all = there.unwrap_or_default();
         let next = how.choose(all.networks.get(&pointer.network), pointer)?;
         all.networks.insert(pointer.network.clone(), next);
         Some(all)
     };
-    swap(services, &Key::LatestOfAll, choose_among, |all| serde_json::to_vec_pretty(all).map_err(StepError::fail)).await
+    swap(store, &Key::LatestOfAll, choose_among, |all| serde_json::to_vec_pretty(all).map_err(StepError::fail)).await
 }
 
 /// Where the pointers are after they left a withdrawn snapshot.
@@ -145,7 +149,7 @@ async fn take_away(services: &Services, network: &str, id: &str) -> Result<(), S
         named.then(|| all.networks.remove(network))?;
         Some(all)
     };
-    swap(services, &Key::LatestOfAll, without, |all| serde_json::to_vec_pretty(all).map_err(StepError::fail)).await?;
+    swap(&services.store, &Key::LatestOfAll, without, |all| serde_json::to_vec_pretty(all).map_err(StepError::fail)).await?;
     if newest::pointer(services, network).await?.is_some_and(|pointer| pointer.snapshot_id == id) {
         services.store.delete(&Key::Latest(network.to_owned())).await.map_err(classify)?;
     }
@@ -154,7 +158,7 @@ async fn take_away(services: &Services, network: &str, id: &str) -> Result<(), S
 
 /// Replaces a pointer object by what `change` makes of it, however many others try the same.
 async fn swap<T>(
-    services: &Services,
+    store: &Store,
     key: &Key,
     change: impl Fn(Option<T>) -> Option<T>,
     bytes_of: impl Fn(&T) -> Result<Vec<u8>, StepError>,
@@ -163,14 +167,14 @@ where
     T: for<'de> Deserialize<'de>,
 {
     loop {
-        let there = services.store.get(key).await.map_err(classify)?;
+        let there = store.get(key).await.map_err(classify)?;
         let (old, etag) = match there {
             Some((bytes, etag)) => (Some(serde_json::from_slice(&bytes).map_err(StepError::fail)?), Some(etag)),
             None => (None, None),
         };
         let Some(new) = change(old) else { return Ok(()) };
         let body = Bytes::from(bytes_of(&new)?);
-        match services.store.put_if_match(key, body, etag.as_deref()).await {
+        match store.put_if_match(key, body, etag.as_deref()).await {
             Ok(_) => return Ok(()),
             // Missing: S3 answers so to a condition on an object that was deleted meanwhile.
             Err(StoreError::Precondition { .. } | StoreError::Missing { .. }) => {}
@@ -187,6 +191,7 @@ mod tests {
         Pointer {
             version: 1,
             network: "mainnet".into(),
+            profile: snapshot::manifest::Profile::Public,
             snapshot_id: format!("s{sequence}"),
             sequence,
             created_at: String::new(),

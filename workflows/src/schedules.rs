@@ -4,15 +4,19 @@
 use engine::ScheduleDefault;
 use serde_json::{Value, json};
 
-use crate::{prune, reseal, restore_drill, scrub, snapshot, status};
+use crate::{full_profile, prune, reseal, restore_drill, scrub, snapshot, status};
 
 /// The schedule of drills, which a service whose drills are off has no use for.
 pub const NIGHTLY_DRILL: &str = "nightly-drill";
 
+/// The schedule that only a service with recipients for the `full` profile has.
+pub const FULL_PROFILE: &str = "nightly-full-profile";
+
 /// One line a schedule: its name, its workflow, what its runs are asked for, and when it fires (crontab(5), UTC).
-fn lines() -> [(&'static str, &'static str, Value, &'static str); 7] {
+fn lines() -> [(&'static str, &'static str, Value, &'static str); 8] {
     [
         ("nightly-snapshot", snapshot::NAME, json!({}), "0 2 * * *"),
+        (FULL_PROFILE, full_profile::NAME, json!({}), "30 2 * * *"),
         ("nightly-scrub", scrub::NAME, json!({ "percent": 2 }), "0 4 * * 1-6"),
         ("weekly-scrub", scrub::NAME, json!({ "percent": 100 }), "0 4 * * 0"),
         ("daily-prune", prune::NAME, json!({}), "0 5 * * *"),

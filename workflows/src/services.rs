@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use snapshot::columns::ColumnRules;
 use snapshot::drill;
+use snapshot::encrypt::Recipients;
 use snapshot::manifest::Archive;
+use snapshot::masking::Rules;
 use snapshot::sign::Keyring;
 use snapshot::store::Store;
 use sqlx::PgPool;
@@ -28,6 +30,10 @@ pub struct Services {
     pub runs: engine::Client,
     /// The bucket.
     pub store: Store,
+    /// Where the `full` profile goes; `None`: it is not cut.
+    pub full: Option<FullProfile>,
+    /// The staging database; `None`: there is none to refresh.
+    pub staging: Option<Staging>,
     /// The stock `pg_dump` to read the schema with.
     pub pg_dump: PathBuf,
     /// The stock `pg_restore`, for restore drills.
@@ -38,6 +44,24 @@ pub struct Services {
     pub signing: Option<Keyring>,
     /// What to snapshot and how it is published.
     pub settings: Settings,
+}
+
+/// Where the `full` profile goes and who can read it. The identities are nowhere near a service.
+#[derive(Debug, Clone)]
+pub struct FullProfile {
+    /// A bucket of its own, which nobody else may read.
+    pub store: Store,
+    /// Who can read it.
+    pub recipients: Recipients,
+}
+
+/// The staging database that a refresh replaces.
+#[derive(Clone)]
+pub struct Staging {
+    /// Its URL. Holds a password: never log it.
+    pub url: url::Url,
+    /// Which tenants' rows may be in it.
+    pub rules: Rules,
 }
 
 /// Settings of the snapshot workflow.

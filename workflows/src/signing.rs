@@ -7,29 +7,49 @@ use bytes::Bytes;
 use engine::StepError;
 use snapshot::key::Key;
 use snapshot::sign::{KeyState, Keyring, KeyringError};
-use snapshot::store::{Put, StoreError};
+use snapshot::store::{Put, Store, StoreError};
 
 use crate::services::Services;
 use crate::step_error::classify;
 
 /// Publishes the live public keys under their ids, for those who look for them where the snapshots are.
-pub(crate) async fn publish_keys(services: &Services) -> Result<(), StepError> {
+pub(crate) async fn publish_keys(services: &Services, store: &Store) -> Result<(), StepError> {
     let Some(keyring) = &services.signing else { return Ok(()) };
     for key in keyring.published().map_err(unusable)?.into_iter().filter(|key| key.state != KeyState::Retired) {
-        services.store.put_new(&Key::PublicKey(key.id.clone()), Bytes::from(key.file())).await.map_err(classify)?;
+        store.put_new(&Key::PublicKey(key.id.clone()), Bytes::from(key.file())).await.map_err(classify)?;
     }
     Ok(())
 }
 
+/// Writes an object and, before it, its signature: whoever sees the object finds the signature. An object that is there already must be
+/// the same, byte for byte.
+pub(crate) async fn put_signed(
+    services: &Services,
+    store: &Store,
+    (key, sequence): (Key, u64),
+    body: Bytes,
+) -> Result<(), StepError> {
+    put_signature(services, store, (&key, sequence), &body).await?;
+    if store.put_new(&key, body.clone()).await.map_err(classify)? == Put::Created {
+        return Ok(());
+    }
+    match store.get(&key).await.map_err(classify)? {
+        Some((there, _)) if there == body => Ok(()),
+        _ => Err(StepError::fail(std::io::Error::other(format!(
+            "{key} exists already with other content; does another service publish into this bucket?"
+        )))),
+    }
+}
+
 /// Writes the signature of `body` as the object `key`, where the service has a key to sign with.
-pub(crate) async fn put_signature(services: &Services, key: &Key, sequence: u64, body: &Bytes) -> Result<(), StepError> {
+async fn put_signature(services: &Services, store: &Store, (key, sequence): (&Key, u64), body: &Bytes) -> Result<(), StepError> {
     let Some(keyring) = services.signing.clone() else { return Ok(()) };
     let name = key.signature();
-    if is_there(services, &keyring, key, body).await? {
+    if is_there(store, &keyring, key, body).await? {
         return Ok(());
     }
     let signature = sign(keyring, key, sequence, body.clone()).await?;
-    match services.store.put_new(&name, signature).await.map_err(classify)? {
+    match store.put_new(&name, signature).await.map_err(classify)? {
         Put::Created => Ok(()),
         Put::Existed => Err(StepError::retry(std::io::Error::other(format!("{name} was written by another at the same moment")))),
     }
@@ -71,9 +91,9 @@ async fn sign(keyring: Keyring, key: &Key, sequence: u64, body: Bytes) -> Result
     Ok(Bytes::from(made.map_err(StepError::retry)?.map_err(unusable)?))
 }
 
-async fn is_there(services: &Services, keyring: &Keyring, key: &Key, body: &Bytes) -> Result<bool, StepError> {
+async fn is_there(store: &Store, keyring: &Keyring, key: &Key, body: &Bytes) -> Result<bool, StepError> {
     let name = key.signature();
-    let Some((signature, _)) = services.store.get(&name).await.map_err(classify)? else { return Ok(false) };
+    let Some((signature, _)) = store.get(&name).await.map_err(classify)? else { return Ok(false) };
     let trusted = keyring.trusted().map_err(unusable)?;
     match trusted.verify(key, body, &signature) {
         Ok(_) => Ok(true),

@@ -30,7 +30,7 @@ impl Classify for CutError {
             Self::Read { source, .. } => source.is_retryable(),
             Self::Store { source, .. } => source.is_retryable(),
             Self::Panicked { .. } => true,
-            Self::Compress { .. } => false,
+            Self::Compress { .. } | Self::Encrypt { .. } => false,
         }
     }
 }

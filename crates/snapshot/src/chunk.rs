@@ -5,10 +5,13 @@ use serde::{Deserialize, Serialize};
 /// One chunk as manifests list it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
-    /// Table in `public`.
+    /// Table, as [`crate::columns::TableShape::name`] spells it.
     pub table: String,
     /// Heights it covers, or `None` for a small table that is one chunk.
     pub heights: Option<Heights>,
+    /// Which part of its table, where a table without heights is more than one chunk; from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub part: u32,
     /// Rows in it.
     pub rows: u64,
     /// Bytes of COPY text.
@@ -61,9 +64,14 @@ impl Chunk {
     pub fn file_name(&self) -> String {
         match self.heights {
             Some(Heights { from, to }) => format!("{}-{from:010}-{to:010}.dat", self.table),
+            None if self.part > 0 => format!("{}-{:06}.dat", self.table, self.part),
             None => format!("{}.dat", self.table),
         }
     }
+}
+
+fn is_first(part: &u32) -> bool {
+    *part == 0
 }
 
 #[cfg(test)]

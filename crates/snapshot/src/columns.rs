@@ -74,8 +74,11 @@ pub struct ColumnRules {
 /// A table as found, with the columns to publish in physical order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableShape {
-    /// Name in `public`.
+    /// Name in `public`; of a table elsewhere schema, full stop and name.
     pub name: String,
+    /// The schema, unless it is `public`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// Columns in physical order.
     pub columns: Vec<String>,
     /// Total order of rows.
@@ -185,7 +188,7 @@ fn shape(table: &AllowedTable, found: Vec<FoundColumn>, rules: &ColumnRules) -> 
         }
     }
     let order = table.order.iter().filter(|column| columns.iter().any(|c| c == *column)).map(|c| (*c).to_owned()).collect();
-    Ok(TableShape { name: table.name.into(), columns, order, height: table.height.map(str::to_owned) })
+    Ok(TableShape { name: table.name.into(), schema: None, columns, order, height: table.height.map(str::to_owned) })
 }
 
 /// Quotes an SQL identifier.
@@ -194,6 +197,14 @@ pub fn quote(identifier: &str) -> String {
 }
 
 impl TableShape {
+    /// Schema and table, quoted.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        let Some(schema) = &self.schema else { return format!("public.{}", quote(&self.name)) };
+        let table = self.name.strip_prefix(schema.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&self.name);
+        format!("{}.{}", quote(schema), quote(table))
+    }
+
     /// `column, column, …`, quoted.
     pub fn column_list(&self) -> String {
         self.columns.iter().map(|column| quote(column)).collect::<Vec<_>>().join(", ")

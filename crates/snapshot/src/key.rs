@@ -1,8 +1,8 @@
 //! Every path in the bucket is spelled here and nowhere else.
 //!
-//! Layout (design §5): `chunks/<aa>/<sha256>.zst` is content-addressed and shared by all snapshots; what belongs to one
-//! snapshot lies under `<network>/<id>/`; the two `latest.json`, `status.json`, and `drill.json` with its signature are the only objects that are ever
-//! replaced.
+//! Layout: `chunks/<aa>/<sha256>.zst` is content-addressed and shared by all snapshots; what belongs to one
+//! snapshot lies under `<network>/<id>/`, and of the `full` profile, which has a bucket of its own, everything; the two `latest.json`,
+//! `status.json`, and `drill.json` with its signature are the only objects that are ever replaced.
 
 use std::fmt;
 
@@ -23,6 +23,10 @@ pub enum Key {
     Signature(Box<Key>),
     /// What the last restore drill of a snapshot found.
     Drill(SnapshotPath),
+    /// A chunk of a snapshot of the `full` profile, by the sha256 of its age file. Such snapshots share nothing.
+    EncryptedChunk(SnapshotPath, String),
+    /// The manifest of such a snapshot, an age file.
+    EncryptedManifest(SnapshotPath),
     /// Why a snapshot was taken back; there is none beside others.
     Retracted(SnapshotPath),
     /// How fresh a network's newest snapshot is.
@@ -84,6 +88,8 @@ impl fmt::Display for Key {
             Self::Manifest(path) => write!(f, "{path}/manifest.json"),
             Self::Pointer(path) => write!(f, "{path}/latest.json"),
             Self::Drill(path) => write!(f, "{path}/drill.json"),
+            Self::EncryptedChunk(path, sha256) => write!(f, "{path}/{sha256}.zst.age"),
+            Self::EncryptedManifest(path) => write!(f, "{path}/manifest.json.age"),
             Self::Retracted(path) => write!(f, "{path}/retracted.json"),
             Self::Status(network) => write!(f, "{network}/status.json"),
             Self::Signature(signed) => write!(f, "{signed}.minisig"),
@@ -101,6 +107,15 @@ impl Key {
         Self::Signature(Box::new(self.clone()))
     }
 
+    /// sha256 (hex) of the object, where it is its name.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        match self {
+            Self::Chunk(sha256) | Self::EncryptedChunk(_, sha256) => Some(sha256),
+            _ => None,
+        }
+    }
+
     /// Media type and cache rule of the object: data objects never change, pointers do.
     pub fn headers(&self) -> (&'static str, &'static str) {
         const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -109,6 +124,7 @@ impl Key {
             // A signature lives as long as what it signs.
             Self::Signature(signed) => ("text/plain; charset=utf-8", signed.headers().1),
             Self::Chunk(_) | Self::Archive(_) => ("application/zstd", IMMUTABLE),
+            Self::EncryptedChunk(..) | Self::EncryptedManifest(_) => ("application/octet-stream", "private, no-store"),
             Self::Checksum(_) | Self::PublicKey(_) => ("text/plain; charset=utf-8", IMMUTABLE),
             Self::Manifest(_) | Self::Pointer(_) => ("application/json", IMMUTABLE),
             Self::Latest(_) | Self::LatestOfAll | Self::Status(_) | Self::Retracted(_) | Self::Drill(_) => {
@@ -133,6 +149,8 @@ mod tests {
         assert_eq!(Key::Pointer(path.clone()).to_string(), "mainnet/2026-02-05.2/latest.json");
         assert_eq!(Key::Drill(path.clone()).signature().to_string(), "mainnet/2026-02-05.2/drill.json.minisig");
         assert_eq!(Key::Drill(path.clone()).signature().headers().1, Key::Drill(path.clone()).headers().1);
+        assert_eq!(Key::EncryptedChunk(path.clone(), "ab".into()).to_string(), "mainnet/2026-02-05.2/ab.zst.age");
+        assert_eq!(Key::EncryptedManifest(path.clone()).to_string(), "mainnet/2026-02-05.2/manifest.json.age");
         assert_eq!(Key::Retracted(path).to_string(), "mainnet/2026-02-05.2/retracted.json");
         assert_eq!(Key::Status("mainnet".into()).to_string(), "mainnet/status.json");
         assert_eq!(Key::PublicKey("0123456789ABCDEF".into()).to_string(), "signing-keys/0123456789ABCDEF.pub");

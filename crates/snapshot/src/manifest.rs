@@ -24,6 +24,9 @@ pub struct Manifest {
     pub version: u32,
     /// For example `mainnet`.
     pub network: String,
+    /// What it holds.
+    #[serde(default, skip_serializing_if = "Profile::is_public")]
+    pub profile: Profile,
     /// UTC date, then `.2`, `.3` for more on one day.
     pub snapshot_id: String,
     /// Counts the snapshots of a network from 1; a reader that has seen a higher one is being rolled back.
@@ -47,20 +50,20 @@ pub struct Manifest {
     pub coverage: Heights,
     /// How deep the highest block lay when the snapshot was cut.
     pub finality: Finality,
-    /// Always `pg_dump_directory`.
+    /// `pg_dump_directory`; of the `full` profile, which has no archive, `copy_age`.
     pub format: String,
     /// Always `zstd`.
     pub compression: String,
-    /// `sha256:` + hex digest of the archive.
+    /// `sha256:` + hex digest of the archive; empty where there is none.
     pub checksum: String,
-    /// Where the archive is.
+    /// Where the archive is; empty where there is none.
     pub url: String,
     /// Whether it lies there, or is made as it is read.
     #[serde(default)]
     pub archive: Archive,
-    /// Size of the archive in bytes.
+    /// Size of the archive in bytes; of the `full` profile of all its chunks.
     pub size_bytes: u64,
-    /// Size of the extracted directory in bytes.
+    /// Size of the extracted directory in bytes; of the `full` profile of all COPY text.
     pub raw_bytes: u64,
     /// Rows and COPY bytes of each table.
     pub tables: BTreeMap<String, TableTotals>,
@@ -79,6 +82,9 @@ pub struct Manifest {
     /// The ranges of heights that chunks were cut in, lowest first: what the next snapshot compares before it reads rows.
     #[serde(default)]
     pub ranges: Vec<RangeRecord>,
+    /// Where the sequences of the `full` profile stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sequences: Vec<SequenceValue>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub unknown: serde_json::Map<String, serde_json::Value>,
@@ -108,6 +114,42 @@ impl Archive {
     fn is_stored(&self) -> bool {
         *self == Self::Stored
     }
+}
+
+/// What a snapshot holds, and for whom it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// The chain up to a final height, for everybody.
+    #[default]
+    Public,
+    /// Every table of the indexed database, tenants' rows too: encrypted, for its operators alone.
+    Full,
+}
+
+impl Profile {
+    /// True for what everybody may read.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        *self == Self::Public
+    }
+}
+
+impl std::fmt::Display for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_public() { "public" } else { "full" })
+    }
+}
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+pub struct SequenceValue {
+    /// Schema and name, quoted.
+    pub name: String,
+    /// The value last given, or the first to give.
+    pub last_value: i64,
+    /// Whether it was given.
+    pub is_called: bool,
 }
 
 /// Rule by which the height was chosen.
@@ -182,6 +224,24 @@ impl Manifest {
         SnapshotPath::new(&self.network, &self.snapshot_id)
     }
 
+    /// Where an object that is named by its digest lies.
+    #[must_use]
+    pub fn object(&self, sha256: &str) -> Key {
+        match self.profile {
+            Profile::Public => Key::Chunk(sha256.to_owned()),
+            Profile::Full => Key::EncryptedChunk(self.path(), sha256.to_owned()),
+        }
+    }
+
+    /// The object that the manifest of a snapshot is.
+    #[must_use]
+    pub fn key(profile: Profile, path: SnapshotPath) -> Key {
+        match profile {
+            Profile::Public => Key::Manifest(path),
+            Profile::Full => Key::EncryptedManifest(path),
+        }
+    }
+
     /// Chunks of one range, in load order.
     pub fn chunks_in(&self, range: Heights) -> impl Iterator<Item = &Chunk> {
         let inside = move |heights: Heights| range.from <= heights.from && heights.to <= range.to;
@@ -213,13 +273,14 @@ impl Manifest {
         Pointer {
             version: VERSION,
             network: self.network.clone(),
+            profile: self.profile,
             snapshot_id: self.snapshot_id.clone(),
             sequence: self.sequence,
             created_at: self.created_at.clone(),
             expires_at: self.expires_at.clone(),
             block_height: self.block_height,
             block_hash: self.block_hash.clone(),
-            manifest: Key::Manifest(self.path()).to_string(),
+            manifest: Self::key(self.profile, self.path()).to_string(),
             manifest_sha256,
             url: self.url.clone(),
             archive: self.archive,
@@ -253,6 +314,9 @@ pub struct Pointer {
     pub version: u32,
     /// For example `mainnet`.
     pub network: String,
+    /// What the snapshot holds.
+    #[serde(default, skip_serializing_if = "Profile::is_public")]
+    pub profile: Profile,
     /// The snapshot.
     pub snapshot_id: String,
     /// Its sequence number; `latest` never goes backwards.

@@ -87,6 +87,7 @@ mod tests {
         Chunk {
             table: "events".into(),
             heights: None,
+            part: 0,
             rows: 1,
             raw_bytes: rows.len() as u64,
             bytes: object.len() as u64,

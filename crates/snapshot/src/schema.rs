@@ -137,6 +137,44 @@ pub async fn dump_schema(pg_dump: &Path, database_url: &str) -> Result<Vec<TocEn
     Ok(portable(toc::read(&output.stdout)?.entries))
 }
 
+/// Entries for the definitions of every schema of the database but `without`, as the exported snapshot sees them, in restore order. Extensions
+/// that live in a schema that is left out are left out with it.
+///
+/// # Errors
+/// [`SchemaError`].
+pub async fn dump_everything(
+    pg_dump: &Path,
+    database_url: &str,
+    (snapshot, without): (&str, &[&str]),
+) -> Result<Vec<TocEntry>, SchemaError> {
+    let mut database = PgConnection::connect(database_url).await?;
+    let server = server_version(&mut database).await?.cast_unsigned() / 10_000;
+    let extensions = extensions_outside(&mut database, without).await?;
+    database.close().await?;
+    let client = client_version(pg_dump).await?;
+    if client < server {
+        return Err(SchemaError::ClientTooOld { program: pg_dump.to_owned(), client, server });
+    }
+    let mut command = client::command(pg_dump, database_url)?;
+    command.args(ARGUMENTS.iter().filter(|argument| **argument != "--schema=public"));
+    command.arg(format!("--snapshot={snapshot}"));
+    command.args(without.iter().map(|schema| format!("--exclude-schema={schema}")));
+    let output = run(pg_dump, &mut command).await?;
+    let made = |entry: &TocEntry| !entry.is("EXTENSION") || extensions.iter().any(|name| Some(name) == entry.tag.as_ref());
+    let entries = toc::read(&output.stdout)?.entries;
+    Ok(numbered(entries.into_iter().filter(|entry| belongs_to_all(entry) && made(entry)).collect()))
+}
+
+async fn extensions_outside(database: &mut PgConnection, without: &[&str]) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "select extname::text from pg_extension join pg_namespace on pg_namespace.oid = extnamespace
+         where not nspname = any($1) and extname <> 'plpgsql'",
+    )
+    .bind(without)
+    .fetch_all(database)
+    .await
+}
+
 async fn server_version(database: &mut PgConnection) -> sqlx::Result<i32> {
     sqlx::query_scalar("select current_setting('server_version_num')::int4").fetch_one(database).await
 }
@@ -177,13 +215,21 @@ async fn run(program: &Path, command: &mut tokio::process::Command) -> Result<Ou
 
 /// What of `entries` belongs to a snapshot, freed of everything that ties it to one database.
 fn portable(entries: Vec<TocEntry>) -> Vec<TocEntry> {
-    let kept: Vec<_> = entries.into_iter().filter(belongs).collect();
+    numbered(entries.into_iter().filter(belongs).collect())
+}
+
+fn numbered(kept: Vec<TocEntry>) -> Vec<TocEntry> {
     let numbers: HashMap<i32, i32> = kept.iter().map(|entry| entry.dump_id).zip(1..).collect();
     kept.into_iter().map(|entry| detached(entry, &numbers)).collect()
 }
 
 fn belongs(entry: &TocEntry) -> bool {
     entry.section != Section::Data && !LEFT_OUT.iter().any(|desc| entry.is(desc))
+}
+
+/// Of a whole database its other schemas are part; `public` is in the target already.
+fn belongs_to_all(entry: &TocEntry) -> bool {
+    belongs(entry) || (entry.is("SCHEMA") && entry.tag.as_deref() != Some("public"))
 }
 
 fn detached(entry: TocEntry, numbers: &HashMap<i32, i32>) -> TocEntry {

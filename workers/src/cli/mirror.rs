@@ -61,7 +61,8 @@ pub(super) async fn run(published: &PublishedArgs, dir: &Path, output: Output) -
 
 /// Makes sure that one object is there, and returns its size.
 async fn mirror(source: &Source, dir: &Path, object: &Wanted) -> anyhow::Result<u64> {
-    let path = dir.join(Key::Chunk(object.sha256.clone()).to_string());
+    let key = Key::Chunk(object.sha256.clone());
+    let path = dir.join(key.to_string());
     if let Ok(there) = tokio::fs::read(&path).await {
         let (sha256, size) = (object.sha256.clone(), there.len() as u64);
         if tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&there)) == sha256).await? {
@@ -69,8 +70,8 @@ async fn mirror(source: &Source, dir: &Path, object: &Wanted) -> anyhow::Result<
         }
     }
     let fetched = match object.bytes {
-        Some(bytes) => source.chunk(&object.sha256, bytes).await,
-        None => source.small_chunk(&object.sha256).await,
+        Some(bytes) => source.chunk(&key, bytes).await,
+        None => source.small_chunk(&key).await,
     };
     let body = fetched.map_err(|error| not_loaded(error.into()))?;
     write(&path, &body).await?;

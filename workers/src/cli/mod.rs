@@ -17,6 +17,7 @@ mod mirror;
 mod pause;
 mod prune;
 mod published;
+mod recovery_key;
 mod restore;
 mod run;
 mod schedule;
@@ -98,6 +99,8 @@ enum Command {
     /// Keys that sign snapshots: make, show, rotate.
     #[command(subcommand)]
     SigningKey(signing_key::SigningKeyCommand),
+    /// Make an identity that opens snapshots of the full profile, on the machine of the person who keeps it.
+    RecoveryKey(recovery_key::RecoveryKeyArgs),
     /// Take a published snapshot back; `latest` goes to the newest that is left.
     Retract(decide::DecideArgs),
     /// Send readers to a snapshot again.
@@ -176,6 +179,7 @@ async fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Update(args) => update::run(args, output).await,
         Command::Verify(args) => verify::run(args, output).await,
         Command::SigningKey(command) => signing_key::run(command, output),
+        Command::RecoveryKey(args) => recovery_key::run(&args, output),
         Command::Retract(args) => decide::retract(args, output).await,
         Command::Publish(args) => decide::publish(args, output).await,
         Command::Pin(args) => decide::pin(args, output).await,

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use snapshot::encrypt::Identities;
 use snapshot::fetch::{FetchError, OpenError, Opened, Seen, Source, Wanted, open};
 use snapshot::load::{LoadError, Refusal};
 use snapshot::sign::TrustedKeys;
@@ -23,8 +24,23 @@ pub(crate) struct PublishedArgs {
     /// Snapshot id; by default the newest.
     #[arg(long, value_parser = show::snapshot_id)]
     id: Option<String>,
+    /// What to look for: public, which everybody may read, or full, every table of the lost database, for its operators.
+    #[arg(long, value_enum, default_value_t = ProfileArg::Public, hide_default_value = true)]
+    profile: ProfileArg,
+    /// File with the age identity (AGE-SECRET-KEY-1…) that opens snapshots of the full profile.
+    #[arg(long, env = "SNAPSHOTS_IDENTITY_FILE", value_name = "FILE")]
+    identity: Option<PathBuf>,
     #[command(flatten)]
     trust: TrustArgs,
+}
+
+/// Which profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileArg {
+    /// The chain.
+    Public,
+    /// Everything, encrypted.
+    Full,
 }
 
 /// Whom to believe.
@@ -47,12 +63,21 @@ pub(crate) struct TrustArgs {
 impl PublishedArgs {
     /// As if it had been written on the command line.
     pub(crate) fn new(from: String, id: Option<String>, trust: TrustArgs) -> Self {
-        Self { from, id, trust }
+        Self { from, id, profile: ProfileArg::Public, identity: None, trust }
     }
 
     /// Opens the place; nothing is fetched yet.
     pub(crate) fn source(&self) -> anyhow::Result<Source> {
-        source(&self.from)
+        let source = source(&self.from)?;
+        if self.profile == ProfileArg::Public {
+            return Ok(source);
+        }
+        let Some(identity) = &self.identity else {
+            let failure = Failure::new(Exit::Usage, "snapshots of the full profile are encrypted, and no identity is named");
+            return Err(failure.hint("name the file with --identity or SNAPSHOTS_IDENTITY_FILE").into());
+        };
+        let unusable = |error| Failure::caused(Exit::Auth, "the identity cannot be used", error).hint("see --identity");
+        Ok(source.opened_with(Identities::from_file(identity).map_err(unusable)?))
     }
 
     /// The id that was asked for.
@@ -182,6 +207,7 @@ fn of_fetch(error: &FetchError) -> (Exit, &'static str) {
         FetchError::Missing { .. } | FetchError::Damaged { .. } => {
             (Exit::Diverged, "the published snapshot is damaged: tell the publisher, or try another --id")
         }
+        FetchError::Closed { .. } => (Exit::Auth, "name the file with the right identity with --identity"),
         FetchError::Address { .. } => (Exit::Usage, "check --from"),
         _ => (Exit::Failed, "check --from and the rights to read it"),
     }

@@ -141,6 +141,15 @@ fn tell(opened: &Opened, options: &Options, outcome: &Outcome, source: &Source, 
         text.push_str(&format!("{:>9.1} s  {}\n", step.seconds, step.name));
     }
     text.push_str(&super::verify::lines(outcome.report.as_ref()));
+    if let Some(settled) = &outcome.settled {
+        text.push_str(&format!(
+            "  settled  {} sequences; {} jobs wait again, {} were for blocks above; views lowered: {}\n",
+            settled.sequences,
+            settled.jobs_returned,
+            settled.jobs_removed,
+            if settled.views_lowered.is_empty() { "none".into() } else { settled.views_lowered.join(", ") },
+        ));
+    }
     text.push_str(&format!("     next  start the indexer: it goes on at block {}", height + 1));
     let proved = outcome.report.as_ref().map(snapshot::verify::Report::proved);
     let value = json!({ "snapshot": manifest.path().to_string(), "blockHeight": height, "proved": proved, "outcome": outcome,

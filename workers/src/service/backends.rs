@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use snapshot::encrypt::Recipients;
 use snapshot::sign::Keyring;
 use snapshot::store::{self, Store, StoreConfig, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
-use workflows::services::{Services, Settings};
+use workflows::services::{FullProfile, Services, Settings, Staging};
 
 use super::scratch::{self, Known};
 use crate::config::{Role, Servers, ServiceArgs};
@@ -18,9 +19,12 @@ use crate::embedded::lock::LockError;
 use crate::embedded::postgres::{Durability, EmbeddedPostgres, PostgresError, PostgresOptions};
 use crate::embedded::s3::EmbeddedS3;
 use crate::exit::{Exit, Failure};
+use crate::full_profile::FullServer;
 
 /// Bucket of the embedded server.
 const BUCKET: &str = "snapshots";
+/// Bucket of the `full` profile on the embedded server: no route of the API leads there.
+const FULL_BUCKET: &str = "snapshots-full";
 /// Connections to each database: two cutting steps, the verifier, the API, and room.
 const CONNECTIONS: u32 = 16;
 /// How long a database may take to answer.
@@ -50,6 +54,8 @@ pub struct Backends {
     database_url: String,
     control_database_url: String,
     store: StoreConfig,
+    full: Option<(StoreConfig, Recipients)>,
+    staging: Option<Staging>,
 }
 
 impl Backends {
@@ -93,7 +99,12 @@ impl Backends {
         let control_database_url = servers.control_database_url.clone().unwrap_or_else(|| database_url.clone());
         let embedded = || s3.as_ref().map(store_config);
         let Some(store) = servers.store.clone().or_else(embedded) else { anyhow::bail!("no bucket") };
-        Ok(Self { dir, pg_bin, major, durability, database_url, control_database_url, store, postgres, s3 })
+        let full = match &servers.full {
+            Some(full) => Some((full_store(full, s3.as_ref(), &store)?, full.recipients.clone())),
+            None => None,
+        };
+        let staging = servers.staging.clone();
+        Ok(Self { dir, pg_bin, major, durability, database_url, control_database_url, store, full, staging, postgres, s3 })
     }
 
     /// Connects, migrates, and checks that everything answers.
@@ -116,9 +127,26 @@ impl Backends {
         engine::migrate(&control).await.context("cannot prepare the control database")?;
         let store = Store::new(&self.store);
         store.check().await.map_err(|error| bucket_failure(&self.store, error))?;
+        let full = match &self.full {
+            Some((config, recipients)) => Some(full_profile(config, recipients).await?),
+            None => None,
+        };
         let runs = workflows::runs(control.clone())?;
         let indexed_url = self.database_url.clone();
-        Ok(Services { indexed, indexed_url, control, runs, store, pg_dump, pg_restore, scratch, signing, settings })
+        Ok(Services {
+            indexed,
+            indexed_url,
+            control,
+            runs,
+            store,
+            full,
+            staging: self.staging.clone(),
+            pg_dump,
+            pg_restore,
+            scratch,
+            signing,
+            settings,
+        })
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -139,6 +167,26 @@ impl Backends {
             tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "the data directory was not closed");
         }
     }
+}
+
+/// The bucket of the `full` profile: the one that is named, or another one on the embedded server.
+fn full_store(full: &FullServer, s3: Option<&EmbeddedS3>, public: &StoreConfig) -> anyhow::Result<StoreConfig> {
+    if let Some(store) = &full.store {
+        return Ok(store.clone());
+    }
+    if let Some(s3) = s3 {
+        s3.create_bucket(FULL_BUCKET).context("cannot make the embedded bucket of the full profile")?;
+    }
+    Ok(StoreConfig { bucket: FULL_BUCKET.into(), ..public.clone() })
+}
+
+async fn full_profile(config: &StoreConfig, recipients: &Recipients) -> anyhow::Result<FullProfile> {
+    let store = Store::new(config);
+    store.check().await.map_err(|error| {
+        bucket_failure(config, error)
+            .hint("check SNAPSHOTS_FULL_BUCKET: it is at the same server and read with the same AWS_* variables as S3_BUCKET")
+    })?;
+    Ok(FullProfile { store, recipients: recipients.clone() })
 }
 
 async fn start_postgres(dir: &DataDir, pg_bin: Option<&Path>, durability: Durability) -> anyhow::Result<EmbeddedPostgres> {

@@ -93,7 +93,8 @@ impl Service {
             .measured_by(workflows::figures::source(services.clone()));
         let client = engine.client();
         if args.has(Role::Scheduler) {
-            client.ensure_schedules(&roles::schedules(args)).await.context("cannot write the schedules")?;
+            let schedules = roles::schedules(args, services.full.is_some());
+            client.ensure_schedules(&schedules).await.context("cannot write the schedules")?;
         }
         Found { url: url.clone(), pid: std::process::id() }.write(backends.dir())?;
         let mut tasks = vec![tokio::spawn(work(engine, shutdown.clone()))];

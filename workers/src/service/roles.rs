@@ -34,9 +34,10 @@ fn role_of(queue: Queue) -> Role {
     }
 }
 
-/// The schedules that the program comes with, as the settings change them.
-pub(super) fn schedules(args: &ServiceArgs) -> Vec<ScheduleDefault> {
+/// The schedules that the program comes with, as the settings change them; that of the `full` profile where somebody can read it.
+pub(super) fn schedules(args: &ServiceArgs, full_profile: bool) -> Vec<ScheduleDefault> {
     let mut defaults = workflows::schedules::defaults();
+    defaults.retain(|default| full_profile || default.name != workflows::schedules::FULL_PROFILE);
     let drills = args.drill.drill != DrillChoice::Off;
     for default in &mut defaults {
         let set = args.schedules.schedules.iter().rev().find(|setting| setting.name == default.name);

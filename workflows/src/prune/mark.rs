@@ -7,7 +7,7 @@ use engine::{Ctx, StepError};
 use snapshot::store::Listed;
 
 use super::look::{Look, look};
-use super::{Params, Pruned, policy, rows};
+use super::{Params, Pruned, full, policy, rows};
 use crate::newest;
 use crate::services::Services;
 use crate::step_error::classify;
@@ -17,6 +17,7 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Pruned, St
     let network = params.network.unwrap_or_default();
     let mut pruned = Pruned { dry_run: params.dry_run, ..Pruned::default() };
     expire(services, &network, &mut pruned).await?;
+    full::expire(services, &network, &mut pruned).await?;
     if params.dry_run {
         pruned.removed = rows::overdue(&services.control, &network, services.settings.prune_grace).await.map_err(classify)?;
     }

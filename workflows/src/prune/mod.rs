@@ -4,6 +4,7 @@
 //! bucket names it, and two looks, a grace time apart, have seen that. Invariants: nothing goes on the word of one listing;
 //! one manifest that cannot be read, or that the listing lacks, stops everything; nothing goes while a snapshot is being cut.
 
+mod full;
 mod look;
 mod mark;
 mod policy;
@@ -57,8 +58,23 @@ pub struct Pruned {
     pub bytes: u64,
     /// Uploads that were begun, forgotten, and aborted now.
     pub uploads: usize,
+    /// The same for snapshots of the `full` profile.
+    #[serde(default)]
+    pub full: FullPruned,
     /// Why no chunk was looked at, if none was.
     pub skipped: Option<String>,
+}
+
+/// What went, or would go, of the `full` profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FullPruned {
+    /// Snapshots that stay.
+    pub kept: Vec<String>,
+    /// Snapshots whose grace time begins.
+    pub expired: Vec<String>,
+    /// Snapshots whose objects went.
+    pub removed: Vec<String>,
 }
 
 /// The workflow.

@@ -5,7 +5,7 @@
 
 use engine::{Ctx, StepError};
 use snapshot::key::{Key, SnapshotPath};
-use snapshot::store::StoreError;
+use snapshot::store::{Store, StoreError};
 
 use super::look::look;
 use super::{Params, Pruned, rows};
@@ -27,10 +27,11 @@ pub(super) async fn run(ctx: Ctx<Services>, mut pruned: Pruned) -> Result<Pruned
             rows::revive(&services.control, &network, &id).await.map_err(classify)?;
             continue;
         }
-        pruned.bytes += remove(services, &SnapshotPath::new(&network, &id)).await?;
+        pruned.bytes += remove(&services.store, &SnapshotPath::new(&network, &id)).await?;
         rows::deleted(&services.control, &network, &id).await.map_err(classify)?;
         pruned.removed.push(id);
     }
+    super::full::remove(services, &network, &mut pruned).await?;
     if skipped(services, &mut pruned).await? {
         return Ok(pruned);
     }
@@ -49,16 +50,18 @@ async fn skipped(services: &Services, pruned: &mut Pruned) -> Result<bool, StepE
 }
 
 /// Deletes everything that lies under a snapshot's own name; returns its size.
-async fn remove(services: &Services, path: &SnapshotPath) -> Result<u64, StepError> {
-    let manifest = Key::Manifest(path.clone()).to_string();
+pub(super) async fn remove(store: &Store, path: &SnapshotPath) -> Result<u64, StepError> {
+    let manifests = [Key::Manifest(path.clone()), Key::EncryptedManifest(path.clone())].map(|key| key.to_string());
     let mut bytes = 0;
-    for object in services.store.list(&format!("{path}/")).await.map_err(classify)? {
+    for object in store.list(&format!("{path}/")).await.map_err(classify)? {
         bytes += object.bytes;
-        if object.key != manifest {
-            services.store.delete_at(&object.key).await.map_err(classify)?;
+        if !manifests.contains(&object.key) {
+            store.delete_at(&object.key).await.map_err(classify)?;
         }
     }
-    services.store.delete_at(&manifest).await.map_err(classify)?;
+    for manifest in manifests {
+        store.delete_at(&manifest).await.map_err(classify)?;
+    }
     Ok(bytes)
 }
 

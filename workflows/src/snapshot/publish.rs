@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use snapshot::chunk::Heights;
 use snapshot::key::Key;
-use snapshot::manifest::{Archive, Finality, Manifest, Producer, VERSION, totals};
-use snapshot::store::Put;
+use snapshot::manifest::{Archive, Finality, Manifest, Producer, Profile, VERSION, totals};
 
 use super::checksum::Summed;
 use super::compress::Spliced;
@@ -44,7 +43,7 @@ pub(super) async fn run(ctx: Ctx<Services>, proved: Proved) -> Result<Published,
         upload::complete(&ctx, &plan, &spliced).await?;
     }
     let line = format!("{}  {}\n", proved.checksum.sha256, plan.path().archive_name());
-    signing::publish_keys(services).await?;
+    signing::publish_keys(services, &services.store).await?;
     put_signed(services, &plan, Key::Checksum(plan.path()), Bytes::from(line)).await?;
     let manifest = manifest(&plan, spliced, &proved);
     refuse_outlived(services, &plan, &manifest).await?;
@@ -69,23 +68,9 @@ async fn refuse_outlived(services: &Services, plan: &Plan, manifest: &Manifest) 
     }
 }
 
-/// Writes an object and, before it, its signature: whoever sees the object finds the signature.
+/// Writes an object of this run, signed.
 pub(super) async fn put_signed(services: &Services, plan: &Plan, key: Key, body: Bytes) -> Result<(), StepError> {
-    signing::put_signature(services, &key, plan.sequence, &body).await?;
-    put(services, key, body).await
-}
-
-/// Writes an object of this run; one that is there already must be the same, byte for byte.
-async fn put(services: &Services, key: Key, body: Bytes) -> Result<(), StepError> {
-    if services.store.put_new(&key, body.clone()).await.map_err(classify)? == Put::Created {
-        return Ok(());
-    }
-    match services.store.get(&key).await.map_err(classify)? {
-        Some((there, _)) if there == body => Ok(()),
-        _ => Err(StepError::fail(std::io::Error::other(format!(
-            "{key} exists already with other content; does another service publish into this bucket?"
-        )))),
-    }
+    signing::put_signed(services, &services.store, (key, plan.sequence), body).await
 }
 
 /// Everything in it comes from earlier steps' outputs, so that a second attempt writes the same bytes.
@@ -93,6 +78,7 @@ fn manifest(plan: &Plan, spliced: Spliced, proved: &Proved) -> Manifest {
     Manifest {
         version: VERSION,
         network: plan.network.clone(),
+        profile: Profile::Public,
         snapshot_id: plan.id.clone(),
         sequence: plan.sequence,
         previous: plan.previous.clone(),
@@ -119,6 +105,7 @@ fn manifest(plan: &Plan, spliced: Spliced, proved: &Proved) -> Manifest {
         audit: spliced.audit,
         chunks: spliced.chunks,
         ranges: spliced.ranges,
+        sequences: Vec::new(),
         unknown: serde_json::Map::new(),
     }
 }

@@ -45,6 +45,34 @@ pub struct LastRun {
     pub done_at: Option<DateTime<Utc>>,
 }
 
+/// The newest snapshot of the `full` profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FullState {
+    /// Its id.
+    pub id: String,
+    /// Its highest block.
+    pub block_height: u64,
+    /// When it was cut.
+    pub created_at: DateTime<Utc>,
+    /// Its age.
+    pub age_seconds: u64,
+    /// Its size in the bucket.
+    pub size_bytes: u64,
+}
+
+/// The newest snapshot of the `full` profile, if there ever was one.
+pub(super) async fn full(db: &sqlx::PgPool, network: &str, at: DateTime<Utc>) -> sqlx::Result<Option<FullState>> {
+    let newest = crate::full_catalog::newest(db, network).await?;
+    Ok(newest.map(|row| FullState {
+        id: row.id,
+        block_height: row.block_height.unwrap_or_default().unsigned_abs(),
+        created_at: row.created_at,
+        age_seconds: (at - row.created_at).num_seconds().max(0).unsigned_abs(),
+        size_bytes: row.size_bytes.unwrap_or_default().unsigned_abs(),
+    }))
+}
+
 /// Counts the canonical chain by its index; looks for gaps only if some height is missing.
 pub(super) async fn chain(db: &sqlx::PgPool) -> sqlx::Result<ChainFigures> {
     let sql = "select min(height), max(height), count(*) from public.blocks where canonical";

@@ -26,7 +26,7 @@ use crate::start::BadParams;
 use crate::step_error::Classify;
 
 pub use drills::{DrillFigures, LastDrill, ProvedSnapshot};
-pub use figures::{ChainFigures, Gap, LastRun};
+pub use figures::{ChainFigures, FullState, Gap, LastRun};
 pub(crate) use figures::{audit_problem, changed_ranges};
 
 /// Name of the workflow in the ledger.
@@ -91,6 +91,9 @@ pub struct Freshness {
     pub changed_ranges: u64,
     /// The last run of the snapshot workflow; not for everybody, so not in the bucket.
     pub last_run: Option<LastRun>,
+    /// The newest snapshot of the `full` profile; not for everybody, so not in the bucket. Absent where none was ever cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<FullState>,
     /// Age from which a snapshot is called lagging.
     pub lagging_after_seconds: u64,
     /// Age from which it is called stale.
@@ -101,7 +104,7 @@ impl Freshness {
     /// What everybody may read: no row of our ledger.
     #[must_use]
     pub fn public(self) -> Self {
-        Self { last_run: None, ..self }
+        Self { last_run: None, full: None, ..self }
     }
 }
 
@@ -163,6 +166,7 @@ pub async fn find(services: &Services, network: &str) -> Result<Freshness, Statu
         audit_problem,
         changed_ranges,
         last_run,
+        full: figures::full(&services.control, network, at).await?,
         lagging_after_seconds: lagging.as_secs(),
         stale_after_seconds: stale.as_secs(),
     })

@@ -228,7 +228,7 @@ mod tests {
 
     fn shape(name: &str, columns: &[&str]) -> TableShape {
         let columns = columns.iter().map(|column| (*column).to_owned()).collect();
-        TableShape { name: name.into(), columns, order: vec![], height: None }
+        TableShape { name: name.into(), schema: None, columns, order: vec![], height: None }
     }
 
     fn inspect(tables: &[(&str, &[&str], &str)]) -> Inspection {

@@ -7,6 +7,7 @@
 mod inspect;
 mod order;
 mod rows;
+mod whole;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -15,6 +16,7 @@ use sqlx::PgConnection;
 pub use inspect::{ChainLink, Inspection};
 pub(crate) use order::field;
 pub use rows::{RangeDigest, begin_export, digest_rows, select_all};
+pub use whole::{Vault, cut_whole};
 
 use crate::buffer::mapped;
 use crate::chunk::{Chunk, Heights};
@@ -52,6 +54,15 @@ pub enum CutError {
         /// Cause.
         #[source]
         source: StoreError,
+    },
+    /// age failed.
+    #[error("cannot encrypt a chunk of {table}")]
+    Encrypt {
+        /// The table.
+        table: String,
+        /// Cause.
+        #[source]
+        source: crate::encrypt::EncryptionError,
     },
     /// zstd failed.
     #[error("cannot compress a chunk of {table}")]
@@ -136,6 +147,7 @@ async fn store_chunk(target: Target<'_>, heights: Option<Heights>, body: Body) -
     Ok(Chunk {
         table,
         heights,
+        part: 0,
         rows: body.rows,
         raw_bytes: body.raw_bytes,
         bytes,

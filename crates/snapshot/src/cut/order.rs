@@ -129,7 +129,7 @@ mod tests {
     fn events() -> RowOrder {
         let columns = ["id", "tx_id", "block_height", "event_index", "data"].map(str::to_owned).to_vec();
         let order = ["block_height", "event_index", "tx_id", "id"].map(str::to_owned).to_vec();
-        RowOrder::of(&TableShape { name: "events".into(), columns, order, height: Some("block_height".into()) })
+        RowOrder::of(&TableShape { name: "events".into(), schema: None, columns, order, height: Some("block_height".into()) })
     }
 
     fn applied(rows: &str) -> String {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::encrypt::EncryptionError;
 use crate::store::StoreError;
 
 /// A published object that cannot be read.
@@ -46,6 +47,15 @@ pub enum FetchError {
         url: String,
         /// Its answer.
         status: u16,
+    },
+    /// It is encrypted, and stays so.
+    #[error("cannot decrypt {key}")]
+    Closed {
+        /// Its key.
+        key: String,
+        /// Why.
+        #[source]
+        source: EncryptionError,
     },
     /// The bucket's answer.
     #[error("the bucket failed")]

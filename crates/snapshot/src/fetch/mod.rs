@@ -20,7 +20,9 @@ pub use error::FetchError;
 pub use opened::{OpenError, Opened, Wanted, open, open_known};
 pub use seen::Seen;
 
+use crate::encrypt::{EncryptionError, Identities};
 use crate::key::Key;
+use crate::manifest::Profile;
 use crate::store::{Store, StoreError};
 use http::HttpSource;
 
@@ -31,6 +33,7 @@ const SMALL_BYTES: u64 = 256 << 20;
 #[derive(Debug, Clone)]
 pub struct Source {
     place: Place,
+    identities: Option<Identities>,
     fetched: Arc<AtomicU64>,
     retries: Arc<AtomicU64>,
 }
@@ -64,7 +67,19 @@ impl Source {
     }
 
     fn at(place: Place) -> Self {
-        Self { place, fetched: Arc::default(), retries: Arc::default() }
+        Self { place, identities: None, fetched: Arc::default(), retries: Arc::default() }
+    }
+
+    /// Looks for snapshots of the `full` profile, and opens them with these keys.
+    #[must_use]
+    pub fn opened_with(self, identities: Identities) -> Self {
+        Self { identities: Some(identities), ..self }
+    }
+
+    /// What is looked for here.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        if self.identities.is_some() { Profile::Full } else { Profile::Public }
     }
 
     /// Bytes of objects fetched so far.
@@ -108,34 +123,46 @@ impl Source {
         }
     }
 
-    /// The object named by `sha256`, `bytes` long, checked against its name before anybody looks into it. One that comes wrong
-    /// is fetched once more, in case something on the way damaged it.
+    /// What the object `key` holds, which is named by its digest and `bytes` long: checked against its name before anybody looks into
+    /// it, and then decrypted where it is encrypted. One that comes wrong is fetched once more, in case something on the way damaged it.
     ///
     /// # Errors
     /// [`FetchError`]; [`FetchError::Damaged`] where it is stored wrong.
-    pub async fn chunk(&self, sha256: &str, bytes: u64) -> Result<Bytes, FetchError> {
-        match self.checked(sha256, Some(bytes)).await {
+    pub async fn chunk(&self, key: &Key, bytes: u64) -> Result<Bytes, FetchError> {
+        let body = match self.checked(key, Some(bytes)).await {
             Err(FetchError::Damaged { .. }) => {
                 self.retries.fetch_add(1, Ordering::Relaxed);
-                self.checked(sha256, Some(bytes)).await
+                self.checked(key, Some(bytes)).await
             }
             other => other,
-        }
+        };
+        self.decrypted(key, body?).await
     }
 
     /// As [`Source::chunk`], for a small object whose length nobody noted.
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn small_chunk(&self, sha256: &str) -> Result<Bytes, FetchError> {
-        self.checked(sha256, None).await
+    pub async fn small_chunk(&self, key: &Key) -> Result<Bytes, FetchError> {
+        let body = self.checked(key, None).await?;
+        self.decrypted(key, body).await
     }
 
-    async fn checked(&self, sha256: &str, bytes: Option<u64>) -> Result<Bytes, FetchError> {
-        let key = Key::Chunk(sha256.to_owned()).to_string();
+    /// What a checked object holds.
+    async fn decrypted(&self, key: &Key, body: Bytes) -> Result<Bytes, FetchError> {
+        let Some(identities) = self.identities.clone() else { return Ok(body) };
+        let closed = |source| FetchError::Closed { key: key.to_string(), source };
+        let opened = tokio::task::spawn_blocking(move || identities.decrypt(&body)).await;
+        let opened = opened.map_err(|panic| closed(EncryptionError::Damaged(panic.to_string())))?;
+        Ok(opened.map_err(closed)?.into())
+    }
+
+    async fn checked(&self, key: &Key, bytes: Option<u64>) -> Result<Bytes, FetchError> {
+        let sha256 = key.digest().unwrap_or_default().to_owned();
+        let key = key.to_string();
         let body = self.read(&key, bytes).await?;
         let hashed = tokio::task::spawn_blocking(move || (hex::encode(Sha256::digest(&body)), body)).await;
-        let damaged = |found: String| FetchError::Damaged { key: key.clone(), expected: sha256.to_owned(), found };
+        let damaged = |found: String| FetchError::Damaged { key: key.clone(), expected: sha256.clone(), found };
         let (found, body) = hashed.map_err(|panic| damaged(panic.to_string()))?;
         if found != sha256 {
             return Err(damaged(format!("sha256 {found} of {} bytes", body.len())));

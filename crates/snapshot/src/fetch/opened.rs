@@ -28,9 +28,9 @@ pub struct Wanted {
 pub struct Opened {
     /// The manifest.
     pub manifest: Manifest,
-    /// Its bytes, as signed.
+    /// Its bytes; where it is encrypted, what was inside.
     pub bytes: bytes::Bytes,
-    /// sha256 (hex) of them.
+    /// sha256 (hex) of what was signed: of the encrypted bytes where it is encrypted.
     pub sha256: String,
     /// Id of the key that signed them; empty where the caller knew their digest.
     pub signed_by: String,
@@ -170,6 +170,7 @@ async fn newest(source: &Source, wanted: &Wanted, network: &str) -> Result<Opene
         serde_json::from_slice(&bytes).map_err(|source| OpenError::Pointer { key: key.to_string(), source })?;
     let path = pointer.path();
     expect(&key, "network", network, &path.network)?;
+    expect(&key, "profile", &source.profile().to_string(), &pointer.profile.to_string())?;
     if !path.is_plain() {
         return Err(OpenError::Other { key: key.to_string(), expected: "a snapshot's name".into(), found: path.to_string() });
     }
@@ -178,8 +179,8 @@ async fn newest(source: &Source, wanted: &Wanted, network: &str) -> Result<Opene
     check(source, &own, &bytes, &wanted.trusted).await?;
     refuse_old(wanted, &pointer)?;
     let opened = manifest(source, &path, &wanted.trusted).await?;
-    let opened = opened.ok_or_else(|| FetchError::Missing { key: Key::Manifest(path.clone()).to_string() })?;
-    expect(&Key::Manifest(path), "sha256", &pointer.manifest_sha256, &opened.sha256)?;
+    let opened = opened.ok_or_else(|| FetchError::Missing { key: pointer.manifest.clone() })?;
+    expect(&Manifest::key(source.profile(), path), "sha256", &pointer.manifest_sha256, &opened.sha256)?;
     if let Some(seen) = &wanted.seen
         && let Err(error) = seen.remember(&pointer, &wanted.trusted.ids())
     {
@@ -195,7 +196,7 @@ fn refuse_old(wanted: &Wanted, pointer: &Pointer) -> Result<(), OpenError> {
     let seen = match &wanted.seen {
         None => 0,
         Some(memory) => memory
-            .newest(&pointer.network, &wanted.trusted.ids())
+            .newest(pointer, &wanted.trusted.ids())
             .map_err(|source| OpenError::Memory { path: memory.path().display().to_string(), source })?,
     };
     if pointer.sequence < seen {
@@ -211,12 +212,14 @@ fn refuse_old(wanted: &Wanted, pointer: &Pointer) -> Result<(), OpenError> {
 }
 
 async fn manifest(source: &Source, path: &SnapshotPath, trusted: &TrustedKeys) -> Result<Option<Opened>, OpenError> {
-    let key = Key::Manifest(path.clone());
-    let Some(bytes) = source.small(&key).await? else { return Ok(None) };
-    let signed_by = check(source, &key, &bytes, trusted).await?;
+    let key = Manifest::key(source.profile(), path.clone());
+    let Some(object) = source.small(&key).await? else { return Ok(None) };
+    let signed_by = check(source, &key, &object, trusted).await?;
+    let sha256 = hex::encode(Sha256::digest(&object));
+    let bytes = source.decrypted(&key, object).await?;
     let manifest = Manifest::from_bytes(&bytes)?;
     expect(&key, "snapshot", &path.to_string(), &manifest.path().to_string())?;
-    let sha256 = hex::encode(Sha256::digest(&bytes));
+    expect(&key, "profile", &source.profile().to_string(), &manifest.profile.to_string())?;
     Ok(Some(Opened { manifest, bytes, sha256, signed_by }))
 }
 

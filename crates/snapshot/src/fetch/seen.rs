@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::Pointer;
+use crate::manifest::{Pointer, Profile};
 
 /// A small file in the user's data directory. A file that is lost only costs the memory of what was seen; one that is there
 /// and cannot be read is an error, or whoever can damage it could lead its owner back without a word.
@@ -21,6 +21,14 @@ struct Content {
     newest: BTreeMap<String, u64>,
 }
 
+/// Under which a pointer is remembered: each profile counts for itself.
+fn line(pointer: &Pointer, key: &str) -> String {
+    match pointer.profile {
+        Profile::Public => format!("{} {key}", pointer.network),
+        profile => format!("{profile} {} {key}", pointer.network),
+    }
+}
+
 impl Seen {
     /// `seen.json` in a directory, which is made when something is first remembered.
     #[must_use]
@@ -28,13 +36,13 @@ impl Seen {
         Self { path: dir.join("seen.json") }
     }
 
-    /// The highest sequence met, or 0.
+    /// The highest sequence met of the pointer's network and profile, or 0.
     ///
     /// # Errors
     /// The file system's; a file that is not ours.
-    pub fn newest(&self, network: &str, trusted: &[String]) -> std::io::Result<u64> {
+    pub fn newest(&self, pointer: &Pointer, trusted: &[String]) -> std::io::Result<u64> {
         let content = self.read()?;
-        let known = trusted.iter().filter_map(|key| content.newest.get(&format!("{network} {key}")).copied());
+        let known = trusted.iter().filter_map(|key| content.newest.get(&line(pointer, key)).copied());
         Ok(known.max().unwrap_or_default())
     }
 
@@ -52,7 +60,7 @@ impl Seen {
         let mut content = self.read()?;
         let mut news = false;
         for key in trusted {
-            let newest = content.newest.entry(format!("{} {key}", pointer.network)).or_default();
+            let newest = content.newest.entry(line(pointer, key)).or_default();
             news |= *newest < pointer.sequence;
             *newest = pointer.sequence.max(*newest);
         }

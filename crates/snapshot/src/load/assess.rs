@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use super::ledger::{self, State};
 use super::{Job, LoadError, Options, Refusal};
 use crate::fetch::{FetchError, Opened};
-use crate::key::Key;
+use crate::manifest::Manifest;
 
 /// Oldest server that the schema of a snapshot is meant for.
 const OLDEST: u32 = 14;
@@ -94,7 +94,10 @@ pub async fn assess(pool: &PgPool, opened: &Opened, options: &Options) -> Result
             state: held.state.to_string(),
             wanted: opened.manifest.path().to_string(),
         }),
-        None => refusals.extend(not_empty(pool).await.map_err(at())?),
+        None => {
+            refusals.extend(not_empty(pool).await.map_err(at())?);
+            refusals.extend(schemas_there(pool, &opened.manifest).await.map_err(at())?);
+        }
     }
     let needs = needs(left_bytes, &facts, options);
     let free_bytes = options.free_disk.or_else(|| facts.free_here(options));
@@ -178,6 +181,17 @@ async fn not_empty(pool: &PgPool) -> sqlx::Result<Option<Refusal>> {
     Ok((!names.is_empty()).then_some(Refusal::NotEmpty { count: names.len(), examples }))
 }
 
+/// Schemas that the snapshot brings and that are there already.
+async fn schemas_there(pool: &PgPool, manifest: &Manifest) -> sqlx::Result<Option<Refusal>> {
+    let brought: Vec<String> = manifest.shapes.iter().filter_map(|shape| shape.schema.clone()).collect();
+    let names: Vec<String> =
+        sqlx::query_scalar("select nspname::text from pg_namespace where nspname = any($1) order by nspname")
+            .bind(brought)
+            .fetch_all(pool)
+            .await?;
+    Ok((!names.is_empty()).then_some(Refusal::SchemasThere { schemas: names.join(", ") }))
+}
+
 impl Job<'_> {
     /// Every object that is still needed is there in its full length; with `check_first`, also byte for byte.
     pub(super) async fn objects_are_there(&self) -> Result<(), LoadError> {
@@ -200,11 +214,11 @@ impl Job<'_> {
     }
 
     async fn is_there(&self, chunk: crate::chunk::Chunk) -> Result<(), LoadError> {
+        let key = self.opened.manifest.object(&chunk.sha256);
         if self.options.check_first {
-            self.source.chunk(&chunk.sha256, chunk.bytes).await?;
+            self.source.chunk(&key, chunk.bytes).await?;
             return Ok(());
         }
-        let key = Key::Chunk(chunk.sha256);
         match self.source.size(&key).await? {
             Some(bytes) if bytes == chunk.bytes => Ok(()),
             Some(bytes) => Err(FetchError::Damaged {

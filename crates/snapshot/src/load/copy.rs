@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{Job, LoadError, Part};
 use crate::chunk::Heights;
-use crate::columns::{TableShape, quote};
+use crate::columns::TableShape;
 use crate::cut::field;
 
 /// Frames up to this size are decoded at once, which spares a copy; ours are 4 MiB.
@@ -38,7 +38,7 @@ pub(super) struct Fetched {
 
 impl Job<'_> {
     pub(super) async fn fetch(&self, part: Part) -> Result<Fetched, LoadError> {
-        let body = self.source.chunk(&part.chunk.sha256, part.chunk.bytes).await?;
+        let body = self.source.chunk(&self.opened.manifest.object(&part.chunk.sha256), part.chunk.bytes).await?;
         Ok(Fetched { part, body })
     }
 }
@@ -60,7 +60,7 @@ pub(super) async fn copy(
     let (empty, spare) = mpsc::channel(AHEAD + 2);
     let worker = tokio::task::spawn_blocking(move || decoder.run(&full, spare));
     let options = if freeze == Freeze::Yes { " with (freeze)" } else { "" };
-    let sql = format!("copy public.{} ({}) from stdin{options}", quote(&shape.name), shape.column_list());
+    let sql = format!("copy {} ({}) from stdin{options}", shape.qualified(), shape.column_list());
     let mut target = conn.copy_in_raw(&sql).await.map_err(at())?;
     while let Some(piece) = pieces.recv().await {
         for message in piece.chunks(MESSAGE_BYTES) {

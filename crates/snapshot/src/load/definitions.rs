@@ -5,12 +5,16 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use super::{Job, LoadError, ledger};
+use crate::columns::quote;
 use crate::fetch::{FetchError, Source};
 use crate::manifest::Manifest;
 use crate::toc::{self, Section, TocEntry};
 
 /// Memory of one index build, divided among those that run at once; more than the server's own setting sorts in fewer passes.
 const INDEX_MEMORY_MB: usize = 512;
+
+/// The schema that needs no name before its tables.
+const PUBLIC: &str = "public";
 
 /// The schema of a snapshot in the order of its restore.
 pub(super) struct Definitions {
@@ -23,7 +27,7 @@ pub(super) struct Definitions {
 impl Definitions {
     /// Fetches the schema object and checks it against the manifest twice: its name, and its content.
     pub(super) async fn fetch(source: &Source, manifest: &Manifest) -> Result<Self, LoadError> {
-        let compressed = source.small_chunk(&manifest.schema.sha256).await?;
+        let compressed = source.small_chunk(&manifest.object(&manifest.schema.sha256)).await?;
         let damaged = |found: String| FetchError::Damaged {
             key: "the schema of the snapshot".into(),
             expected: manifest.schema.content_sha256.clone(),
@@ -35,10 +39,7 @@ impl Definitions {
         if found != manifest.schema.content_sha256 {
             return Err(damaged(found).into());
         }
-        let rows = |entry: &TocEntry| {
-            let table = table_of(entry);
-            manifest.tables.get(table).map_or(0, |table| table.rows)
-        };
+        let rows = |entry: &TocEntry| manifest.tables.get(&table_of(entry)).map_or(0, |table| table.rows);
         let entries = toc::read(&text)?.entries;
         let (post, before): (Vec<_>, Vec<_>) = entries
             .into_iter()
@@ -81,7 +82,7 @@ impl Definitions {
         let selection = &job.options.selection;
         let (kept, left_out): (Vec<_>, Vec<_>) = self.foreign_keys.iter().partition(|entry| {
             let loaded = |table: &str| selection.has_table(table) || !job.opened.manifest.tables.contains_key(table);
-            !loaded(table_of(entry)) || loaded(&referenced(entry))
+            !loaded(&table_of(entry)) || loaded(&referenced(entry))
         });
         let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
         for entry in &kept {
@@ -90,7 +91,7 @@ impl Definitions {
             made.map_err(LoadError::at(format!("add {}", name(entry))))?;
         }
         drop(conn);
-        let mut tables: Vec<(&str, Vec<&TocEntry>)> = Vec::new();
+        let mut tables: Vec<(String, Vec<&TocEntry>)> = Vec::new();
         for entry in &kept {
             match tables.iter_mut().find(|(table, _)| *table == table_of(entry)) {
                 Some((_, entries)) => entries.push(entry),
@@ -132,8 +133,8 @@ async fn validate(job: &Job<'_>, entries: Vec<&TocEntry>) -> Result<(), LoadErro
         // The tag of a constraint is its table and its name.
         let tag = entry.tag.as_deref().unwrap_or_default();
         let (table, constraint) = tag.split_once(' ').unwrap_or((tag, tag));
-        let (table, constraint) = (crate::columns::quote(table), crate::columns::quote(constraint));
-        let sql = format!("alter table public.{table} validate constraint {constraint}");
+        let schema = entry.namespace.as_deref().unwrap_or(PUBLIC);
+        let sql = format!("alter table {}.{} validate constraint {}", quote(schema), quote(table), quote(constraint));
         let done = ledger::once(&mut conn, &format!("{} validated", name(entry)), &sql).await;
         done.map_err(LoadError::at(format!("validate {}", name(entry))))?;
     }
@@ -150,18 +151,27 @@ fn name(entry: &TocEntry) -> String {
     format!("{} {} {}", entry.dump_id, entry.desc.as_deref().unwrap_or_default(), entry.tag.as_deref().unwrap_or_default())
 }
 
-/// The table that an index or a constraint is on.
-fn table_of(entry: &TocEntry) -> &str {
+/// The table that an index or a constraint is on, as [`crate::columns::TableShape::name`] spells it.
+fn table_of(entry: &TocEntry) -> String {
     let definition = entry.definition.as_deref().unwrap_or_default();
     if entry.is("INDEX") {
-        return after(definition, " ON public.").or_else(|| after(definition, " ON ONLY public.")).unwrap_or_default();
+        return named(after(definition, " ON ONLY ").or_else(|| after(definition, " ON ")).unwrap_or_default());
     }
-    entry.tag.as_deref().and_then(|tag| tag.split(' ').next()).unwrap_or_default()
+    let table = entry.tag.as_deref().and_then(|tag| tag.split(' ').next()).unwrap_or_default();
+    match entry.namespace.as_deref() {
+        None | Some(PUBLIC) => table.to_owned(),
+        Some(schema) => format!("{schema}.{table}"),
+    }
 }
 
 /// The table that a foreign key points to.
 fn referenced(entry: &TocEntry) -> String {
-    after(entry.definition.as_deref().unwrap_or_default(), " REFERENCES public.").unwrap_or_default().to_owned()
+    named(after(entry.definition.as_deref().unwrap_or_default(), " REFERENCES ").unwrap_or_default())
+}
+
+/// A qualified name of a definition as tables are named here.
+fn named(text: &str) -> String {
+    text.strip_prefix("public.").unwrap_or(text).replace('"', "")
 }
 
 /// The name behind a marker.

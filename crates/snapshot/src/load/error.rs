@@ -31,6 +31,12 @@ pub enum Refusal {
         /// The first few.
         examples: String,
     },
+    /// Schemas of the snapshot are there.
+    #[error("the database has the schemas {schemas} already, which the snapshot brings: restore into an empty database")]
+    SchemasThere {
+        /// Their names.
+        schemas: String,
+    },
     /// Another restore is under way or done there.
     #[error("the database holds snapshot {held} ({state}), not {wanted}: use an empty database, or `snapshots update`")]
     OtherRestore {

@@ -10,6 +10,7 @@ use sqlx::Connection;
 use super::copy::{Freeze, copy};
 use super::rows::{Loaded, shape, tell};
 use super::{Job, LoadError, Part, ledger};
+use crate::columns::TableShape;
 
 /// Loads every table of the selection that is not there yet.
 pub(super) async fn load(job: &Job<'_>) -> Result<Loaded, LoadError> {
@@ -53,7 +54,9 @@ async fn load_table(job: &Job<'_>, mut parts: VecDeque<Part>, done: &AtomicU64) 
     let at = || LoadError::at(format!("load {table} in one transaction"));
     let mut conn = job.pool.acquire().await.map_err(at())?;
     let mut tx = conn.begin().await.map_err(at())?;
-    let truncate = format!("truncate only public.{}", crate::columns::quote(&table));
+    let shapes = &job.opened.manifest.shapes;
+    let name = shapes.iter().find(|shape| shape.name == table).map(TableShape::qualified).unwrap_or_default();
+    let truncate = format!("truncate only {name}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(truncate)).execute(&mut *tx).await.map_err(at())?;
     ledger::forget(&mut tx, &table, None).await.map_err(at())?;
     let mut rows = 0;

@@ -3,7 +3,7 @@
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Job, LoadError};
-use crate::columns::quote;
+use crate::columns::TableShape;
 
 /// The snapshot's own row says its height already; a restore of lower heights must not promise more than is there.
 pub(super) async fn progress(job: &Job<'_>) -> Result<(), LoadError> {
@@ -20,14 +20,14 @@ pub(super) async fn progress(job: &Job<'_>) -> Result<(), LoadError> {
 /// Every table of the snapshot. Frozen rows need statistics only.
 pub(super) async fn vacuum(job: &Job<'_>) -> Result<(), LoadError> {
     let manifest = &job.opened.manifest;
-    let mut tables: Vec<&str> = manifest.shapes.iter().map(|shape| shape.name.as_str()).collect();
-    tables.sort_by_key(|table| std::cmp::Reverse(manifest.tables.get(*table).map_or(0, |totals| totals.bytes)));
+    let mut tables: Vec<&TableShape> = manifest.shapes.iter().collect();
+    tables.sort_by_key(|table| std::cmp::Reverse(manifest.tables.get(&table.name).map_or(0, |totals| totals.bytes)));
     let total = tables.len() as u64;
     let verb = if job.options.fast { "analyze" } else { "vacuum (analyze)" };
     let vacuuming = stream::iter(tables).map(|table| async move {
-        let sql = format!("{verb} public.{}", quote(table));
+        let sql = format!("{verb} {}", table.qualified());
         let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(job.pool).await;
-        done.map_err(LoadError::at(format!("{verb} {table}"))).map(|_| ())
+        done.map_err(LoadError::at(format!("{verb} {}", table.name))).map(|_| ())
     });
     let mut vacuuming = vacuuming.buffer_unordered(job.options.jobs.max(1));
     let mut done = 0;

@@ -28,7 +28,7 @@ const TABLES: &str = "
         name text primary key, made_at timestamptz not null default clock_timestamp()
     )";
 
-/// Height under which a table without heights is listed.
+/// Height under which a table without heights is listed; its further parts are listed below.
 const NO_HEIGHT: i64 = -1;
 /// Serialises restores and updates of one database; arbitrary, ours alone.
 const LOCK: i64 = 0x736e_6170_7265_7374;
@@ -176,7 +176,8 @@ pub(super) struct Loaded {
 
 impl Loaded {
     pub(super) fn of(chunk: &Chunk) -> Self {
-        let (from, to) = chunk.heights.map_or((NO_HEIGHT, NO_HEIGHT), |h| (h.from.cast_signed(), h.to.cast_signed()));
+        let part = NO_HEIGHT - i64::from(chunk.part);
+        let (from, to) = chunk.heights.map_or((part, part), |h| (h.from.cast_signed(), h.to.cast_signed()));
         Self { table_name: chunk.table.clone(), from_height: from, to_height: to, content_sha256: chunk.content_sha256.clone() }
     }
 }
@@ -223,11 +224,16 @@ pub(super) async fn made(pool: &PgPool) -> sqlx::Result<std::collections::HashSe
     Ok(names.into_iter().collect())
 }
 
+/// Notes that something is done in the transaction that does it; `false` if it is noted.
+pub(super) async fn note(conn: &mut PgConnection, name: &str) -> sqlx::Result<bool> {
+    let claim = "insert into snapshots_restore.definition (name) values ($1) on conflict do nothing";
+    Ok(sqlx::query(claim).bind(name).execute(conn).await?.rows_affected() == 1)
+}
+
 /// Runs statements and notes them as done, in one transaction; nothing if they are noted.
 pub(super) async fn once(conn: &mut PgConnection, name: &str, sql: &str) -> sqlx::Result<()> {
     let mut tx = conn.begin().await?;
-    let claim = "insert into snapshots_restore.definition (name) values ($1) on conflict do nothing";
-    if sqlx::query(claim).bind(name).execute(&mut *tx).await?.rows_affected() == 1 {
+    if note(&mut tx, name).await? {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await?;
     }
     tx.commit().await

@@ -17,6 +17,7 @@ mod queue;
 mod rows;
 mod selection;
 mod session;
+mod settle;
 mod update;
 
 use std::path::Path;
@@ -29,9 +30,11 @@ pub use error::{LoadError, Refusal};
 pub use ledger::{Held, State, held};
 pub use selection::{Part, Selection};
 pub use session::connect;
+pub use settle::Settled;
 pub use update::{Difference, update};
 
 use crate::fetch::{Opened, Source};
+use crate::manifest::{Manifest, Profile};
 use crate::verify::{self, Report, Subject};
 use definitions::Definitions;
 
@@ -59,6 +62,17 @@ pub struct Options {
     pub free_at: fn(&Path) -> Option<u64>,
 }
 
+impl Options {
+    /// The rows of a table without heights have no order, so they are loaded whole, and their digests say nothing about a table.
+    fn check(&self, manifest: &Manifest) -> Result<(), LoadError> {
+        if manifest.profile == Profile::Full && (self.deep || self.selection.heights.is_some()) {
+            let why = "a snapshot of the full profile is not cut by heights: restore it without --heights and --deep";
+            return Err(LoadError::Selection(why.into()));
+        }
+        Ok(())
+    }
+}
+
 /// Follows a restore.
 pub trait Watch: Send + Sync {
     /// Step `number` of `of` begins.
@@ -81,6 +95,9 @@ pub struct Outcome {
     pub chunks_before: usize,
     /// Foreign keys left out, because a table that they need is not part of the selection.
     pub skipped_definitions: Vec<String>,
+    /// What of the tenants' work under way was put right; `None` where there is none in the snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Settled>,
     /// Seconds of each step.
     pub steps: Vec<StepTime>,
     /// What was checked at the end; `None` if nothing was.
@@ -151,11 +168,14 @@ pub async fn restore(
     watch: &dyn Watch,
 ) -> Result<Outcome, LoadError> {
     let job = Job { pool, source, opened, options, watch };
-    let mut names = vec!["check", "tables", "rows", "indexes", "foreign keys", "progress"];
+    // A copy of a whole database says where it stood; what was under way in it is put right instead.
+    let last = if opened.manifest.profile.is_public() { "progress" } else { "settle" };
+    let mut names = vec!["check", "tables", "rows", "indexes", "foreign keys", last];
     names.extend(options.vacuum.then_some("vacuum"));
     names.extend(options.verify.then_some("verify"));
     let mut steps = Steps::new(watch, names);
     steps.next();
+    options.check(&opened.manifest)?;
     let _lock = ledger::lock(pool).await?;
     let definitions = Definitions::fetch(source, &opened.manifest).await?;
     let assessment = assess(pool, opened, options).await?;
@@ -173,7 +193,10 @@ pub async fn restore(
     steps.next();
     let skipped_definitions = definitions.create_foreign_keys(&job).await?;
     steps.next();
-    finish::progress(&job).await?;
+    let settled = match opened.manifest.profile {
+        Profile::Public => finish::progress(&job).await.map(|()| None)?,
+        Profile::Full => Some(settle::run(&job).await?),
+    };
     if options.vacuum {
         steps.next();
         finish::vacuum(&job).await?;
@@ -187,7 +210,7 @@ pub async fn restore(
         ledger::end(pool).await?;
     }
     let (rows, raw_bytes, chunks_before) = (loaded.rows, loaded.raw_bytes, loaded.chunks_before);
-    Ok(Outcome { rows, raw_bytes, chunks_before, skipped_definitions, steps: steps.times(), report })
+    Ok(Outcome { rows, raw_bytes, chunks_before, skipped_definitions, settled, steps: steps.times(), report })
 }
 
 impl Job<'_> {

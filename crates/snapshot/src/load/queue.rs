@@ -67,8 +67,17 @@ mod tests {
 
     fn part(table: &str, raw_bytes: u64) -> Part {
         let (sha256, content_sha256) = (String::new(), String::new());
-        let chunk =
-            Chunk { table: table.into(), heights: None, rows: 0, raw_bytes, bytes: 0, sha256, content_sha256, sealed: true };
+        let chunk = Chunk {
+            table: table.into(),
+            heights: None,
+            part: 0,
+            rows: 0,
+            raw_bytes,
+            bytes: 0,
+            sha256,
+            content_sha256,
+            sealed: true,
+        };
         Part { chunk, within: None }
     }
 

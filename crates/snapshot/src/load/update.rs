@@ -17,7 +17,7 @@ use super::{Job, LoadError, Options, Outcome, Part, Selection, Steps, Watch, fin
 use crate::chunk::{Chunk, Heights};
 use crate::columns::quote;
 use crate::fetch::{Opened, Source};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Profile};
 use crate::verify;
 
 /// Chain tables, so that nobody is deleted before those who point at it.
@@ -71,8 +71,15 @@ pub async fn update(
         ledger::end(pool).await?;
     }
     let chunks_before = opened.manifest.chunks.len() - difference.chunks;
-    let outcome =
-        Outcome { rows, raw_bytes, chunks_before, skipped_definitions: Vec::new(), steps: steps.times(), report: Some(report) };
+    let outcome = Outcome {
+        rows,
+        raw_bytes,
+        chunks_before,
+        skipped_definitions: Vec::new(),
+        settled: None,
+        steps: steps.times(),
+        report: Some(report),
+    };
     Ok((difference, Some(outcome)))
 }
 
@@ -158,6 +165,12 @@ impl Job<'_> {
         }
         if !held.selection.is_all() {
             return no(format!("it holds only a part of {name}"));
+        }
+        if held.manifest.profile != Profile::Public {
+            return no(format!(
+                "it holds {name} of the {} profile, which is restored anew, never updated",
+                held.manifest.profile
+            ));
         }
         if held.manifest.network != new.network {
             return no(format!("it holds {name}, another network than {}", new.path()));

@@ -3,6 +3,7 @@
 //! Each chunk's rows are read again in their order and digested; equal digests mean equal rows, byte for byte. Since the
 //! digests in the manifest were taken from the source, a database that passes equals the source up to the height.
 
+mod everything;
 mod published;
 mod structure;
 
@@ -107,7 +108,7 @@ struct Compared {
 }
 
 async fn compare(pool: &PgPool, manifest: &Manifest, chunk: &Chunk) -> sqlx::Result<Compared> {
-    let missing = TableShape { name: chunk.table.clone(), columns: vec![], order: vec![], height: None };
+    let missing = TableShape { name: chunk.table.clone(), schema: None, columns: vec![], order: vec![], height: None };
     let shape = manifest.shapes.iter().find(|shape| shape.name == chunk.table).unwrap_or(&missing);
     let mut conn = pool.acquire().await?;
     let mut tx = begin_export(&mut conn).await?;

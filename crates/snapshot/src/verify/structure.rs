@@ -5,13 +5,16 @@ use sqlx::PgPool;
 use super::Report;
 use crate::chunk::Heights;
 use crate::load::Selection;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Profile};
 
 /// Checks that a restored database is one chain of the snapshot's size, up to its height and no further.
 ///
 /// # Errors
 /// The database's; what does not hold is in the report instead.
 pub async fn structure(pool: &PgPool, manifest: &Manifest, selection: &Selection) -> sqlx::Result<Report> {
+    if manifest.profile == Profile::Full {
+        return super::everything::everything(pool, manifest, selection).await;
+    }
     let mut report = Report::default();
     counts(pool, manifest, selection, &mut report).await?;
     if selection.has_table("blocks") {

@@ -1,0 +1,158 @@
+//! The staging database is replaced whole, with no tenant's row that no rule names, and nothing else is ever touched.
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+use crate::support::{Hold, Site, TestDatabase, add_tenants, database, runbook, site_with_chain};
+
+const RULES: &str = "
+carry = ['accounts', 'api_keys']
+[mask]
+'accounts.email' = \"'user-' || left(id::text, 8) || '@staging.invalid'\"
+";
+
+/// Databases that begin with a name.
+async fn databases(pool: &PgPool, prefix: &str) -> Vec<String> {
+    let sql = "select datname::text from pg_database where starts_with(datname::text, $1) order by 1";
+    sqlx::query_scalar(sql).bind(prefix).fetch_all(pool).await.unwrap()
+}
+
+async fn connect(url: &str) -> PgPool {
+    PgPoolOptions::new().max_connections(2).connect(url).await.unwrap()
+}
+
+/// A URL of another database on the server of this one.
+fn sibling(database: &TestDatabase, name: &str) -> String {
+    let mut url = url::Url::parse(database.url()).unwrap();
+    url.set_path(name);
+    url.into()
+}
+
+/// A site, the name of its staging database, and its URL. The last is dropped with the server of the tests.
+async fn staged() -> (Site, String, String) {
+    let site = site_with_chain(300).await.with_flags(&["--confirmations", "0"]);
+    add_tenants(&site.database.pool().await).await;
+    // Shorter than the name of a test's database, so that what is made of it stays short as well.
+    let name = format!("staging_{}", &site.database.name()[5..17]);
+    let url = sibling(&site.database, &name);
+    (site, name, url)
+}
+
+async fn count(pool: &PgPool, table: &str) -> i64 {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(pool).await.unwrap()
+}
+
+fn rules(site: &Site) -> String {
+    let file = site.dir.path().join("rules.toml");
+    std::fs::write(&file, RULES).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn staging_is_replaced_with_what_rules_carry_over_masked_and_the_old_one_stays_a_day() {
+    let (site, name, url) = staged().await;
+    let pool = site.database.pool().await;
+    let rules = rules(&site);
+    let service = site.serve_with(&[("SNAPSHOTS_STAGING_URL", &url), ("SNAPSHOTS_STAGING_RULES_FILE", &rules)]).await;
+    let manifest = service.cut().await;
+    let first = service.complete("staging_refresh", &json!({})).await;
+    assert_eq!((&first["result"]["database"], &first["result"]["before"]), (&json!(name), &Value::Null), "{first:#}");
+    assert_eq!(first["result"]["blockHeight"], json!(manifest.block_height));
+    let staging = connect(&url).await;
+    assert_eq!(count(&staging, "public.accounts").await, 0, "tenants of production are in staging");
+    assert_eq!(count(&staging, "public.blocks").await.unsigned_abs(), manifest.tables["blocks"].rows);
+    sqlx::raw_sql("insert into public.accounts (email) values ('qa@example.test')").execute(&staging).await.unwrap();
+
+    // Somebody is connected all the while.
+    let second = service.complete("staging_refresh", &json!({})).await;
+    let result = &second["result"];
+    assert_eq!(result["rules"]["carried"], json!({ "accounts": 1, "api_keys": 0 }), "{result:#}");
+    let old = result["before"].as_str().unwrap();
+    assert_eq!(databases(&pool, &name).await, [name.clone(), old.to_owned()]);
+    let staging = connect(&url).await;
+    let emails: Vec<String> = sqlx::query_scalar("select email from public.accounts").fetch_all(&staging).await.unwrap();
+    assert!(emails.len() == 1 && emails[0].ends_with("@staging.invalid"), "{emails:?}");
+    let before = connect(&sibling(&site.database, old)).await;
+    let kept: String = sqlx::query_scalar("select email from public.accounts").fetch_one(&before).await.unwrap();
+    assert_eq!(kept, "qa@example.test", "the old database is as it was");
+
+    let third = service.complete("staging_refresh", &json!({ "keepHours": 0 })).await;
+    assert_eq!(third["result"]["dropped"], json!([old]), "{third:#}");
+    assert_eq!(databases(&pool, &name).await.len(), 2);
+    assert_eq!(count(&pool, "public.streams").await, 1, "production was touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_that_is_killed_in_any_step_ends_as_one_refresh() {
+    let (site, name, url) = staged().await;
+    let pool = site.database.pool().await;
+    let rules = rules(&site);
+    let env = [("SNAPSHOTS_STAGING_URL", url.as_str()), ("SNAPSHOTS_STAGING_RULES_FILE", rules.as_str())];
+    let mut service = site.serve_with(&env).await;
+    service.cut().await;
+    assert_eq!(workflows::staging_refresh::workflow().step_names(), ["restore", "mask", "switch"]);
+    for (step, databases_after) in [("restore", 1), ("mask", 2), ("switch", 3)] {
+        let hold = Hold::on_success(&pool, step).await;
+        let run = service.begin("staging_refresh", &json!({})).await;
+        hold.reached().await;
+        service.kill().await;
+        hold.abandon().await;
+        service = site.serve_with(&env).await;
+        let ended = service.ended(&run).await;
+        assert_eq!(ended["state"], "succeeded", "{ended:#}");
+        let all = databases(&pool, &name).await;
+        assert_eq!(all.len(), databases_after, "after the kill in {step}: {all:?}");
+        assert!(!all.iter().any(|database| database.contains("_next_")), "{all:?}");
+        let staging = connect(&url).await;
+        assert!(count(&staging, "public.events").await > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn production_and_what_no_refresh_made_are_refused() {
+    let (site, name, url) = staged().await;
+    let pool = site.database.pool().await;
+    let other = database().await;
+    let refused = async |url: &str| {
+        let service = site.serve_with(&[("SNAPSHOTS_STAGING_URL", url)]).await;
+        if service.get("/snapshots/latest").await.status() == 404 {
+            service.cut().await;
+        }
+        let run = service.begin("staging_refresh", &json!({})).await;
+        let ended = service.ended(&run).await;
+        service.terminate().await;
+        assert_eq!(ended["state"], "failed", "{ended:#}");
+        ended["error"].as_str().unwrap().to_owned()
+    };
+    assert!(refused(site.database.url()).await.contains("indexed database"));
+    let said = refused(&sibling(&site.database, other.name())).await;
+    assert!(said.contains("not made by a staging refresh"), "{said}");
+    assert_eq!(databases(&pool, other.name()).await, [other.name()]);
+    assert_eq!(databases(&pool, &name).await, Vec::<String>::new());
+
+    let file = site.dir.path().join("wrong.toml");
+    std::fs::write(&file, "[mask]\n'accounts.emial' = \"'x'\"").unwrap();
+    let env = [("SNAPSHOTS_STAGING_URL", url.as_str()), ("SNAPSHOTS_STAGING_RULES_FILE", file.to_str().unwrap())];
+    let service = site.serve_with(&env).await;
+    let run = service.begin("staging_refresh", &json!({})).await;
+    let ended = service.ended(&run).await;
+    assert!(ended["error"].as_str().unwrap().contains("accounts.emial"), "{ended:#}");
+    assert!(!databases(&pool, &name).await.contains(&name), "it was switched to unmasked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runbook_does_what_it_says() {
+    let (site, _, url) = staged().await;
+    let book = runbook("staging-refresh");
+    book.run("Set it up", site.dir.path(), &[]).await;
+    let rules = site.dir.path().join("staging-rules.toml");
+    let env = [("SNAPSHOTS_STAGING_URL", url.as_str()), ("SNAPSHOTS_STAGING_RULES_FILE", rules.to_str().unwrap())];
+    let service = site.serve_with(&env).await;
+    let manifest = service.cut().await;
+    let env = [("SNAPSHOTS_URL", service.url.as_str()), ("SNAPSHOTS_STAGING_URL", url.as_str())];
+    book.run("Refresh", site.dir.path(), &env).await;
+    let said = book.run("Look at it", site.dir.path(), &env).await.stdout;
+    assert!(said.contains(&format!("at block {}", manifest.block_height)) && said.contains("staging refresh"), "{said}");
+    book.was_run();
+}
