@@ -98,7 +98,17 @@ async fn without_a_service_a_command_says_how_to_start_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_line_that_makes_no_sense_ends_with_two_for_people_and_programs() {
-    for args in [&["lst"][..], &[], &["list", "--nonsense"], &["serve", "--listen", "here"], &["download", "a/b"], &["ingest"]] {
+    let nonsense = [
+        &["lst"][..],
+        &[],
+        &["list", "--nonsense"],
+        &["serve", "--listen", "here"],
+        &["serve", "--claim", "gpu=3"],
+        &["serve", "--claim", "io=0"],
+        &["download", "a/b"],
+        &["ingest"],
+    ];
+    for args in nonsense {
         let ran = run(&mut bare_command(args)).await;
         assert!(ran.code == Some(2) && ran.stdout.is_empty() && !ran.stderr.is_empty(), "{args:?}");
         run(bare_command(args).arg("--json")).await.error(2);

@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// Steps at once, as the engine's own measurement has.
 const CONCURRENCY: usize = 16;
 
+/// Children of the flow that measures steps a second.
+const STEADY: u64 = 2000;
+
 fn micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
@@ -96,6 +99,7 @@ async fn main() -> Result<(), BoxDynError> {
     let what = arguments.next().ok_or("say what: pickup, fanout or steps")?;
     let count: usize = arguments.next().map_or(Ok(1), |count| count.parse())?;
     let pool = PgPool::connect(&std::env::var("DATABASE_URL")?).await?;
+    PostgresStorage::setup(&pool).await?;
     let mut values = Vec::new();
     match what.as_str() {
         "pickup" => values = pickups(&pool, count).await?,
@@ -106,7 +110,7 @@ async fn main() -> Result<(), BoxDynError> {
         }
         "steps" => {
             for _ in 0..count {
-                values.push(5000.0 / fan(&pool, 5000).await?);
+                values.push(STEADY as f64 / fan(&pool, STEADY).await?);
             }
         }
         other => return Err(format!("there is no measurement `{other}`").into()),
