@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::io::ReaderStream;
 
 use crate::archive::{Layout, Segment, Slice};
-use crate::buffer::mapped;
+use crate::buffer::Buffer;
 use crate::key::Key;
 use crate::store::{Store, StoreError};
 
@@ -72,11 +72,11 @@ async fn segment_bytes(store: Store, segment: Segment) -> Result<Bytes, Assemble
 /// # Errors
 /// [`AssembleError`].
 pub async fn range(store: &Store, layout: &Layout, from: u64, to: u64) -> Result<Bytes, AssembleError> {
-    let mut bytes = mapped(usize::try_from(to - from).unwrap_or_default());
+    let mut bytes = Buffer::of(usize::try_from(to - from).unwrap_or_default());
     for slice in layout.read(from..to) {
         append(store, &slice, &mut bytes).await?;
     }
-    Ok(Bytes::from(bytes))
+    Ok(bytes.freeze())
 }
 
 async fn append(store: &Store, slice: &Slice<'_>, bytes: &mut Vec<u8>) -> Result<(), AssembleError> {

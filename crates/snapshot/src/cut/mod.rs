@@ -2,8 +2,9 @@
 //!
 //! Compression and hashing run on a blocking thread that is fed by a short queue, so that neither the database nor the
 //! async threads wait for the other. Memory is bounded by the queue and the compressed size of one chunk.
-//! Invariant: the bytes of a chunk depend on its rows and the compression level alone.
+//! Invariant: the bytes of a chunk depend on its rows and the compression parameters alone.
 
+mod frame;
 mod inspect;
 mod order;
 mod rows;
@@ -13,22 +14,21 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
+pub use frame::LEVEL;
 pub use inspect::{ChainLink, Inspection};
 pub(crate) use order::field;
 pub use rows::{RangeDigest, begin_export, digest_rows, select_all};
 pub use whole::{Vault, cut_whole};
 
-use crate::buffer::mapped;
+use crate::buffer::Buffer;
 use crate::chunk::{Chunk, Heights};
 use crate::columns::TableShape;
 use crate::key::Key;
 use crate::store::{Store, StoreError};
 use inspect::Inspector;
 use order::RowOrder;
-use rows::{BLOCK_BYTES, BlockReceiver};
+use rows::BlockReceiver;
 
-/// Compression level of fresh chunks: the knee of the curve (notes: 264 MB/s at ratio 5.3; 6 to 15 are poor value).
-pub const LEVEL: i32 = 3;
 /// COPY text above this is halved by height.
 const MAX_RAW_BYTES: u64 = 128 << 20;
 /// So are compressed chunks above this, since each is held in memory until it is stored.
@@ -192,9 +192,8 @@ async fn compress(conn: &mut PgConnection, shape: &TableShape, sql: &str, work: 
 
 /// One frame a block: zstd compresses a whole buffer much faster than a stream, whose window it must keep copying.
 fn compress_blocks(mut blocks: BlockReceiver, mut work: Work) -> std::io::Result<Option<Cut>> {
-    let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
-    compressor.include_checksum(true)?;
-    let (mut compressed, mut frame) = (mapped(BLOCK_BYTES), mapped(BLOCK_BYTES));
+    let mut compressor = frame::compressor()?;
+    let (mut compressed, mut frame) = (Buffer::new(), Buffer::new());
     let mut content = Sha256::new();
     let (mut rows, mut raw_bytes) = (0, 0);
     while let Some(mut block) = blocks.next() {
@@ -203,19 +202,19 @@ fn compress_blocks(mut blocks: BlockReceiver, mut work: Work) -> std::io::Result
         content.update(&block);
         frame.clear();
         frame.reserve(zstd::zstd_safe::compress_bound(block.len()));
-        compressor.compress_to_buffer(&block, &mut frame)?;
+        compressor.compress_to_buffer(&block, &mut *frame)?;
         compressed.extend_from_slice(&frame);
         if work.limit.is_some_and(|limit| raw_bytes > limit || compressed.len() as u64 > MAX_BYTES) {
             return Ok(None);
         }
         rows += work.inspector.see(&block);
-        blocks.recycle(block);
     }
     if compressed.is_empty() {
         // No rows: still a frame, so that the object exists.
-        compressed = compressor.compress(&[])?;
+        compressed.extend_from_slice(&compressor.compress(&[])?);
     }
-    let compressed = Bytes::from(compressed);
+    drop(frame);
+    let compressed = compressed.freeze();
     let sha256 = hex::encode(Sha256::digest(&compressed));
     let body = Body { compressed, sha256, content_sha256: hex::encode(content.finalize()), rows, raw_bytes };
     Ok(Some(Cut { body, inspector: work.inspector }))

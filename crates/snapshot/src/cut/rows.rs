@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::sync::mpsc;
 
 use super::order::RowOrder;
-use crate::buffer::mapped;
+use crate::buffer::Buffer;
 use crate::chunk::Heights;
 use crate::columns::{TableShape, quote};
 
@@ -51,57 +51,38 @@ pub(super) fn copy_range(shape: &TableShape, heights: Heights) -> String {
     )
 }
 
-/// Blocks of rows on their way to a working thread, and emptied ones on their way back: large buffers are costly to get from
-/// the system again and again.
+/// Blocks of rows on their way to a working thread.
 pub(super) fn blocks() -> (BlockSender, BlockReceiver) {
-    let (full, to_work) = mpsc::channel(1);
-    let (empty, to_fill) = mpsc::channel(3);
-    (BlockSender { full, to_fill }, BlockReceiver { to_work, empty })
+    let (sender, receiver) = mpsc::channel(1);
+    (BlockSender(sender), BlockReceiver(receiver))
 }
 
 /// The reading end of the database's rows.
-pub(super) struct BlockSender {
-    full: mpsc::Sender<Vec<u8>>,
-    to_fill: mpsc::Receiver<Vec<u8>>,
-}
+pub(super) struct BlockSender(mpsc::Sender<Buffer>);
 
 /// The working thread's end.
-pub(super) struct BlockReceiver {
-    to_work: mpsc::Receiver<Vec<u8>>,
-    empty: mpsc::Sender<Vec<u8>>,
-}
+pub(super) struct BlockReceiver(mpsc::Receiver<Buffer>);
 
 impl BlockSender {
     /// Hands a block on and returns an empty one. Where nobody listens any more, the rows are dropped.
-    async fn send(&mut self, block: Vec<u8>) -> Vec<u8> {
-        if let Err(unsent) = self.full.send(block).await {
-            let mut block = unsent.0;
-            block.clear();
-            return block;
-        }
-        self.to_fill.try_recv().unwrap_or_else(|_| mapped(BLOCK_BYTES))
+    async fn send(&self, block: Buffer) -> Buffer {
+        let _ = self.0.send(block).await;
+        Buffer::new()
     }
 }
 
 impl BlockReceiver {
     /// The next block, or nothing at the end. Blocks the thread.
-    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
-        self.to_work.blocking_recv()
-    }
-
-    /// Gives a block back for filling.
-    pub(super) fn recycle(&self, mut block: Vec<u8>) {
-        block.clear();
-        // A full channel has enough of them.
-        let _ = self.empty.try_send(block);
+    pub(super) fn next(&mut self) -> Option<Buffer> {
+        self.0.blocking_recv()
     }
 }
 
 /// Runs a COPY TO STDOUT and sends its rows in blocks of whole heights. When the receiver hangs up early, the rest is read and
 /// dropped, so that the connection stays usable.
-pub(super) async fn forward(conn: &mut PgConnection, sql: &str, order: &RowOrder, mut sender: BlockSender) -> sqlx::Result<()> {
+pub(super) async fn forward(conn: &mut PgConnection, sql: &str, order: &RowOrder, sender: BlockSender) -> sqlx::Result<()> {
     let mut rows = conn.copy_out_raw(sql).await?;
-    let mut block = mapped(BLOCK_BYTES);
+    let mut block = Buffer::new();
     let mut height = Vec::new();
     while let Some(row) = next_row(&mut rows).await? {
         if block.len() >= BLOCK_BYTES && order.height(&row) != height {
@@ -176,7 +157,6 @@ pub async fn digest_rows(conn: &mut PgConnection, shape: &TableShape, heights: O
             digest.update(&block);
             rows += memchr::memchr_iter(b'\n', &block).count() as u64;
             raw_bytes += block.len() as u64;
-            receiver.recycle(block);
         }
         RangeDigest { rows, raw_bytes, content_sha256: hex::encode(digest.finalize()) }
     });

@@ -22,7 +22,7 @@ pub use error::StoreError;
 pub use list::{Listed, OpenUpload};
 pub use multipart::{CompletedPart, MIN_PART_BYTES, part_bytes};
 
-use crate::buffer::mapped;
+use crate::buffer::Buffer;
 use crate::key::Key;
 use error::sort;
 
@@ -238,9 +238,9 @@ impl Store {
             other => other?,
         };
         let etag = object.etag.clone();
-        let mut body = mapped(usize::try_from(object.bytes).unwrap_or_default());
+        let mut body = Buffer::of(usize::try_from(object.bytes).unwrap_or_default());
         object.append_to(key, &mut body).await?;
-        Ok(Some((Bytes::from(body), etag)))
+        Ok(Some((body.freeze(), etag)))
     }
 
     /// Opens an object, or a `bytes=…` range of it, as a stream.
