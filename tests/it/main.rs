@@ -42,6 +42,7 @@ mod engine_support;
 mod engine_together;
 mod full_profile;
 mod house_layout;
+mod operations;
 mod restore_after;
 mod restore_kill;
 mod restore_parts;
