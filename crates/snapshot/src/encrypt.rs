@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 use age::secrecy::ExposeSecret;
 use age::x25519;
+use bytes::Bytes;
+
+use crate::buffer::Buffer;
 
 /// A key file that cannot be used, or an object that a key does not open.
 #[derive(Debug, thiserror::Error)]
@@ -85,15 +88,17 @@ impl Recipients {
     ///
     /// # Errors
     /// [`EncryptionError::Failed`].
-    pub fn encrypt(&self, plain: &[u8]) -> Result<Vec<u8>, EncryptionError> {
+    pub fn encrypt(&self, plain: &[u8]) -> Result<Bytes, EncryptionError> {
         let failed = |error: &dyn std::fmt::Display| EncryptionError::Failed(error.to_string());
         let recipients = self.0.iter().map(|recipient| recipient as &dyn age::Recipient);
         let encryptor = age::Encryptor::with_recipients(recipients).map_err(|error| failed(&error))?;
         // 16 bytes a piece of 64 KiB, and a header of some 200 bytes a recipient.
         let room = plain.len() + plain.len() / 4096 + 1024 * (1 + self.0.len());
-        let mut writer = encryptor.wrap_output(crate::buffer::mapped(room)).map_err(|error| failed(&error))?;
+        let mut object = Buffer::of(room);
+        let mut writer = encryptor.wrap_output(&mut *object).map_err(|error| failed(&error))?;
         writer.write_all(plain).map_err(|error| failed(&error))?;
-        writer.finish().map_err(|error| failed(&error))
+        writer.finish().map_err(|error| failed(&error))?;
+        Ok(object.freeze())
     }
 }
 
@@ -127,7 +132,7 @@ impl Identities {
     ///
     /// # Errors
     /// [`EncryptionError::NotForUs`], [`EncryptionError::Damaged`].
-    pub fn decrypt(&self, object: &[u8]) -> Result<Vec<u8>, EncryptionError> {
+    pub fn decrypt(&self, object: &[u8]) -> Result<Bytes, EncryptionError> {
         let refused = |error: age::DecryptError| match error {
             age::DecryptError::NoMatchingKeys => EncryptionError::NotForUs,
             other => EncryptionError::Damaged(other.to_string()),
@@ -135,9 +140,9 @@ impl Identities {
         let decryptor = age::Decryptor::new_buffered(object).map_err(refused)?;
         let identities = self.0.iter().map(|identity| identity as &dyn age::Identity);
         let mut reader = decryptor.decrypt(identities).map_err(refused)?;
-        let mut plain = crate::buffer::mapped(object.len());
+        let mut plain = Buffer::of(object.len());
         reader.read_to_end(&mut plain).map_err(|error| EncryptionError::Damaged(error.to_string()))?;
-        Ok(plain)
+        Ok(plain.freeze())
     }
 }
 
@@ -181,7 +186,7 @@ mod tests {
         let sealed = recipients.encrypt(&plain).unwrap();
         assert!(first.decrypt(&sealed).unwrap() == plain && second.decrypt(&sealed).unwrap() == plain);
         assert!(matches!(other.decrypt(&sealed), Err(EncryptionError::NotForUs)));
-        let mut bad = sealed.clone();
+        let mut bad = sealed.to_vec();
         let middle = bad.len() / 2;
         bad[middle] ^= 1;
         assert!(matches!(first.decrypt(&bad), Err(EncryptionError::Damaged(_))));

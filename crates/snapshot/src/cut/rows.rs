@@ -103,9 +103,9 @@ pub(super) async fn forward(conn: &mut PgConnection, sql: &str, order: &RowOrder
 }
 
 /// As [`forward`], for rows that need not stay together.
-pub(super) async fn forward_all(conn: &mut PgConnection, sql: &str, mut sender: BlockSender) -> sqlx::Result<()> {
+pub(super) async fn forward_all(conn: &mut PgConnection, sql: &str, sender: BlockSender) -> sqlx::Result<()> {
     let mut rows = conn.copy_out_raw(sql).await?;
-    let mut block = mapped(BLOCK_BYTES);
+    let mut block = Buffer::new();
     while let Some(row) = next_row(&mut rows).await? {
         block.extend_from_slice(&row);
         if block.len() >= BLOCK_BYTES {

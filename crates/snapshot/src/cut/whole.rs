@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 
-use super::rows::{self, BLOCK_BYTES, BlockReceiver};
-use super::{CutError, LEVEL};
-use crate::buffer::mapped;
+use super::rows::{self, BlockReceiver};
+use super::CutError;
+use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::columns::TableShape;
 use crate::encrypt::Recipients;
@@ -115,7 +115,7 @@ impl Failure {
 
 /// A part under way.
 struct Part {
-    compressed: Vec<u8>,
+    compressed: Buffer,
     content: Sha256,
     rows: u64,
     raw_bytes: u64,
@@ -123,11 +123,11 @@ struct Part {
 
 impl Part {
     fn new() -> Self {
-        Self { compressed: mapped(BLOCK_BYTES), content: Sha256::new(), rows: 0, raw_bytes: 0 }
+        Self { compressed: Buffer::new(), content: Sha256::new(), rows: 0, raw_bytes: 0 }
     }
 
     fn seal(self, recipients: &Recipients) -> Result<Sealed, Failure> {
-        let object = Bytes::from(recipients.encrypt(&self.compressed).map_err(Failure::Encrypt)?);
+        let object = recipients.encrypt(&self.compressed).map_err(Failure::Encrypt)?;
         let sha256 = hex::encode(Sha256::digest(&object));
         let content_sha256 = hex::encode(self.content.finalize());
         Ok(Sealed { object, sha256, content_sha256, rows: self.rows, raw_bytes: self.raw_bytes })
@@ -136,15 +136,13 @@ impl Part {
 
 /// Ends early where nobody takes the parts any more.
 fn seal_parts(mut blocks: BlockReceiver, recipients: &Recipients, parts: &mpsc::Sender<Sealed>) -> Result<(), Failure> {
-    let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(Failure::Compress)?;
-    compressor.include_checksum(true).map_err(Failure::Compress)?;
+    let mut compressor = super::frame::compressor().map_err(Failure::Compress)?;
     let mut part = Part::new();
     while let Some(block) = blocks.next() {
         part.content.update(&block);
         part.rows += memchr::memchr_iter(b'\n', &block).count() as u64;
         part.raw_bytes += block.len() as u64;
         part.compressed.extend_from_slice(&compressor.compress(&block).map_err(Failure::Compress)?);
-        blocks.recycle(block);
         if part.raw_bytes >= PART_BYTES {
             let full = std::mem::replace(&mut part, Part::new());
             if parts.blocking_send(full.seal(recipients)?).is_err() {
