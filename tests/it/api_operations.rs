@@ -232,7 +232,9 @@ async fn what_makes_no_sense_is_refused_with_its_status_and_changes_nothing() {
     assert_eq!(post(&service, "/queues/io/pause", json!({ "reason": "a test" })).await.status, 200);
     let keyed = ask(&service, Method::POST, "/workflows/snapshot/runs", "{}", Some("once")).await;
     let unfinished = keyed.body["runId"].as_str().unwrap().to_owned();
-    assert_eq!(service.json(&format!("/runs/{unfinished}")).await["state"], "queued", "its first step may not begin");
+    let path = format!("/runs/{unfinished}");
+    // The sweep makes the word true: its first step may not begin.
+    wait_until(PATIENCE, "the run is shown as paused", async || service.json(&path).await["state"] == "paused").await;
     let before = ledger(&pool).await;
 
     let nobody = "/runs/00000000-0000-0000-0000-000000000000/retry";

@@ -108,7 +108,9 @@ async fn the_runbook_for_the_loss_of_a_bucket_does_what_it_says() {
     ];
     book.run("Keep a mirror beforehand", site.dir.path(), &env).await;
     for object in std::fs::read_dir(site.objects()).unwrap() {
-        std::fs::remove_dir_all(object.as_ref().unwrap().path()).or_else(|_| std::fs::remove_file(object.unwrap().path())).unwrap();
+        std::fs::remove_dir_all(object.as_ref().unwrap().path())
+            .or_else(|_| std::fs::remove_file(object.unwrap().path()))
+            .unwrap();
     }
     book.run("Serve readers meanwhile", site.dir.path(), &env).await;
     book.run("Publish anew", site.dir.path(), &env).await;

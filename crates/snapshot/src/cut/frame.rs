@@ -31,7 +31,9 @@ mod tests {
 
     #[test]
     fn rows_of_events_come_out_smaller_than_at_the_level_s_own_parameters() {
-        let hex = |seed: u64| -> String { (0..4).map(|n| format!("{:016x}", (seed + n).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect() };
+        let hex = |seed: u64| -> String {
+            (0..4).map(|n| format!("{:016x}", (seed + n).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect()
+        };
         let row = |n: u64| {
             let (id, tx, who) = (hex(3 * n), hex(n / 4), hex(n % 97));
             format!("{id}\t0x{tx}\t{}\tft_transfer_event\t{{\"amount\": \"{n}\", \"sender\": \"SP{}\"}}\n", n / 9, &who[..38])

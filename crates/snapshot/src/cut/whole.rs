@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 
-use super::rows::{self, BlockReceiver};
 use super::CutError;
+use super::rows::{self, BlockReceiver};
 use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::columns::TableShape;

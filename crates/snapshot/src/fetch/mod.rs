@@ -76,6 +76,11 @@ impl Source {
         Self { identities: Some(identities), ..self }
     }
 
+    /// True of a directory: it holds chunks and what is signed, and an archive only where somebody put one.
+    pub(crate) fn is_mirror(&self) -> bool {
+        matches!(self.place, Place::Directory(_))
+    }
+
     /// What is looked for here.
     #[must_use]
     pub fn profile(&self) -> Profile {

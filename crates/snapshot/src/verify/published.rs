@@ -59,8 +59,8 @@ pub async fn published(
     let found = match source.size(&archive).await? {
         Some(bytes) if bytes == manifest.size_bytes => Ok(()),
         Some(bytes) => Err(format!("{bytes} bytes")),
-        // A bucket or a directory holds its parts, which were looked at above; the service makes it of them.
-        None if manifest.archive == Archive::OnRequest => return Ok(report),
+        // Its parts were looked at above; the service makes it of them, and a mirror has no need of it.
+        None if manifest.archive == Archive::OnRequest || source.is_mirror() => return Ok(report),
         None => Err("missing".into()),
     };
     report.expect(format!("the archive has {} bytes", manifest.size_bytes), found);
