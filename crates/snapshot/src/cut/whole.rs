@@ -40,7 +40,7 @@ impl Vault<'_> {
         let recipients = self.recipients.clone();
         let sealed = tokio::task::spawn_blocking(move || recipients.encrypt(&plain)).await;
         let sealed = sealed.map_err(|_| CutError::Panicked { table: what.to_owned() })?;
-        let object = Bytes::from(sealed.map_err(|source| CutError::Encrypt { table: what.to_owned(), source })?);
+        let object = sealed.map_err(|source| CutError::Encrypt { table: what.to_owned(), source })?;
         let sha256 = hex::encode(Sha256::digest(&object));
         let bytes = object.len() as u64;
         self.store(what, &sha256, object).await?;

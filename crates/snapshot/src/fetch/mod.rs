@@ -159,7 +159,7 @@ impl Source {
         let closed = |source| FetchError::Closed { key: key.to_string(), source };
         let opened = tokio::task::spawn_blocking(move || identities.decrypt(&body)).await;
         let opened = opened.map_err(|panic| closed(EncryptionError::Damaged(panic.to_string())))?;
-        Ok(opened.map_err(closed)?.into())
+        opened.map_err(closed)
     }
 
     async fn checked(&self, key: &Key, bytes: Option<u64>) -> Result<Bytes, FetchError> {
