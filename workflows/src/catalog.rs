@@ -230,7 +230,8 @@ pub async fn retraction(db: impl PgExecutor<'_>, network: Option<&str>, id: &str
 pub async fn promoted(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Vec<SnapshotRow>> {
     let sql = format!(
         "select {COLUMNS} from snapshots.snapshot
-         where network = $1 and state = 'published' and promoted_at is not null order by sequence desc"
+         where network = $1 and state = 'published' and promoted_at is not null and coalesce((drill ->> 'proved')::bool, true)
+         order by sequence desc"
     );
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(network).fetch_all(db).await
 }

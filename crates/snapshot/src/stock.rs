@@ -85,13 +85,14 @@ impl Line {
     /// [`StockError::Url`] when the URL is not one of a PostgreSQL database.
     pub fn restore(dir: &Path, pg_restore: &Path, database_url: &str, jobs: usize) -> Result<Self, StockError> {
         let mut command = client::command(pg_restore, database_url)?;
-        command.arg(format!("-j{jobs}")).arg("snapshot/").current_dir(dir);
+        // A Ctrl-C is ours to handle: to the program it would look like a snapshot that cannot be restored.
+        command.arg(format!("-j{jobs}")).arg("snapshot/").current_dir(dir).process_group(0);
         Ok(Self { text: format!("pg_restore -j{jobs} -d $DATABASE_URL snapshot/"), command })
     }
 
     fn of(dir: &Path, program: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(program);
-        command.args(arguments).current_dir(dir).kill_on_drop(true);
+        command.args(arguments).current_dir(dir).kill_on_drop(true).process_group(0);
         Self { text: format!("{program} {}", arguments.join(" ")), command }
     }
 

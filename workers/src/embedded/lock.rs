@@ -41,6 +41,12 @@ pub struct DataDirLock {
 }
 
 impl DataDirLock {
+    /// Whether somebody ever locked this directory.
+    #[must_use]
+    pub fn was_taken(dir: &Path) -> bool {
+        dir.join(LOCK_FILE).is_file()
+    }
+
     /// Takes the lock on an existing directory and writes our process id into the lock file.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
         let path = dir.join(LOCK_FILE);

@@ -13,11 +13,16 @@ pub(super) fn engine_config(args: &ServiceArgs) -> EngineConfig {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let default = EngineConfig::default();
     let named = |role: &Role| role.to_possible_value().map(|value| value.get_name().to_owned());
+    // Who claims so many at once has room for them.
+    let most = |queue| args.claims.iter().find(|(of, _)| *of == queue).map_or(0, |(_, most)| *most);
     EngineConfig {
         host: host.unwrap_or(default.host),
         version: env!("CARGO_PKG_VERSION").into(),
         // One more than cores: while one step waits for the disk to keep its chunk, another cuts.
-        cpu_slots: default.cpu_slots + 1,
+        control_slots: default.control_slots.max(most(Queue::Control)),
+        deliver_slots: default.deliver_slots.max(most(Queue::Deliver)),
+        cpu_slots: (default.cpu_slots + 1).max(most(Queue::Cpu)),
+        io_slots: default.io_slots.max(most(Queue::Io)),
         claims: args.claims.iter().copied().collect(),
         roles: Role::value_variants().iter().filter(|role| args.has(**role)).filter_map(named).collect(),
         queues: Queue::ALL.iter().copied().filter(|queue| args.has(role_of(*queue))).collect(),

@@ -23,13 +23,13 @@ pub(super) async fn walk(site: &Site<'_>, opened: &Arc<Opened>) -> Result<Walked
     let dir = fresh_directory(site.scratch.dir().join(NAME)).await.map_err(StepError::retry)?;
     let mut steps = Vec::new();
     for line in lines(site, opened, &dir, &url)? {
-        let (name, is_download) = (line.text().to_owned(), line.text().starts_with("curl"));
+        let name = line.text().to_owned();
         match restoring::unless_stopped(site.ctx, line.run()).await? {
             Ok(seconds) => steps.push(Step::new(name, seconds)),
-            Err(StockError::Failed { said, line, status }) if !is_download && !says_disk_full(&said) => {
-                let why = format!("`{line}` ended with {status}: {said}");
+            Err(_) if site.ctx.stopping() => return Err(StepError::Yield),
+            Err(error) if speaks_of_snapshot(&name, &error, site.ctx.attempt() >= super::ATTEMPTS) => {
                 site.drop(NAME, pool).await?;
-                return Ok(walked(Path::broken(Way::Stock, why, steps)));
+                return Ok(walked(Path::broken(Way::Stock, error.to_string(), steps)));
             }
             Err(error) => return Err(StepError::retry(error)),
         }
@@ -68,7 +68,34 @@ async fn fresh_directory(dir: PathBuf) -> std::io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// A disk that fills up in the middle says nothing about the snapshot.
-fn says_disk_full(said: &str) -> bool {
-    said.contains("No space left on device")
+/// Whether a failed line is the snapshot's fault. A digest that differs is; what `tar` and `pg_restore` cannot do may be the fault of
+/// this machine or of the scratch server, until they cannot do it in the last attempt either. A program that was killed, a disk that
+/// filled up and a download that broke off say nothing about the snapshot.
+fn speaks_of_snapshot(line: &str, error: &StockError, last: bool) -> bool {
+    let StockError::Failed { status, said, .. } = error else { return false };
+    let own_end = status.code().is_some() && !said.contains("No space left on device");
+    own_end && (line.starts_with("sha256sum") || last && !line.starts_with("curl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn an_accident_on_this_machine_is_no_verdict_on_a_snapshot() {
+        let failed = |line: &str, status, said: &str, last| {
+            let error = StockError::Failed { line: line.into(), status: ExitStatus::from_raw(status), said: said.into() };
+            speaks_of_snapshot(line, &error, last)
+        };
+        let (one, killed) = (1 << 8, 9);
+        assert!(failed("sha256sum -c sums", one, "FAILED", false), "the archive is not what its checksum says");
+        assert!(!failed("sha256sum -c sums", killed, "", true));
+        assert!(!failed("pg_restore -j2", one, "server closed the connection", false), "another attempt may do it");
+        assert!(failed("pg_restore -j2", one, "invalid input syntax", true));
+        assert!(!failed("tar --zstd -xf a", one, "No space left on device", true));
+        assert!(!failed("curl -fsSLO a", one, "timed out", true));
+    }
 }

@@ -24,10 +24,22 @@ pub(super) struct Promoted {
     bytes: u64,
 }
 
+/// A run that failed here and is retried much later: pruning has taken its snapshot for one that nobody goes on with.
+async fn refuse_withdrawn(ctx: &Ctx<Services>) -> Result<(), StepError> {
+    let row = full_catalog::of_run(&ctx.services().control, ctx.run().0).await.map_err(classify)?;
+    match row {
+        Some(row) if row.state == "cutting" || row.state == "published" => Ok(()),
+        _ => Err(StepError::fail(std::io::Error::other(
+            "this snapshot has expired, and its objects are being removed; start the workflow anew",
+        ))),
+    }
+}
+
 pub(super) async fn run(ctx: Ctx<Services>, dumped: Dumped) -> Result<Promoted, StepError> {
     let services = ctx.services();
     let full = configured(services)?;
     let Dumped { pointer, tables, rows } = dumped;
+    refuse_withdrawn(&ctx).await?;
     let key = Key::Pointer(pointer.path());
     signing::put_signed(services, &full.store, (key, pointer.sequence), Bytes::from(pointer.to_bytes())).await?;
     pointer::point_in(&full.store, &pointer, Move::Forwards).await?;

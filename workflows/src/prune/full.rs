@@ -36,7 +36,12 @@ pub(super) async fn expire(services: &Services, network: &str, pruned: &mut Prun
 /// Deletes what is overdue.
 pub(super) async fn remove(services: &Services, network: &str, pruned: &mut Pruned) -> Result<(), StepError> {
     let Some(full) = &services.full else { return Ok(()) };
+    let latest = newest::pointer_in(&full.store, network).await?.map(|pointer| pointer.snapshot_id);
     for id in full_catalog::overdue(&services.control, network, services.settings.prune_grace).await.map_err(classify)? {
+        if latest.as_ref() == Some(&id) {
+            tracing::error!(network, id, "the full profile's `latest` names an expired snapshot; its objects stay");
+            continue;
+        }
         pruned.bytes += sweep::remove(&full.store, &SnapshotPath::new(network, &id)).await?;
         full_catalog::deleted(&services.control, network, &id).await.map_err(classify)?;
         pruned.full.removed.push(id);

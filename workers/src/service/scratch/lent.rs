@@ -54,13 +54,20 @@ impl ScratchPlaces for LentServer {
 
 async fn sweep(conn: &mut PgConnection) -> sqlx::Result<()> {
     for name in databases(conn, PREFIX).await? {
-        let Some((prefix, _)) = name.rsplit_once('_').map(|(prefix, what)| (format!("{prefix}_"), what)) else { continue };
+        let Some(prefix) = prefix_of(&name) else { continue };
         if !is_held(conn, &prefix).await? {
             tracing::warn!(database = name, "dropping what a killed drill left");
             drop_database(conn, &name).await?;
         }
     }
     Ok(())
+}
+
+/// What a drill's databases begin with, by the name of one; `None` for a database that no drill made.
+fn prefix_of(name: &str) -> Option<String> {
+    let (drill, what) = name.strip_prefix(PREFIX)?.split_once('_')?;
+    let ours = drill.len() == 12 && drill.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+    (ours && matches!(what, "stock" | "own")).then(|| format!("{PREFIX}{drill}_"))
 }
 
 async fn databases(conn: &mut PgConnection, prefix: &str) -> sqlx::Result<Vec<String>> {
@@ -129,5 +136,23 @@ impl Drop for Lent {
             }
             drop(held);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefix_of;
+
+    #[test]
+    fn only_a_name_that_a_drill_gives_is_a_drills() {
+        assert_eq!(prefix_of("snapshots_drill_0123456789ab_own").as_deref(), Some("snapshots_drill_0123456789ab_"));
+        for name in [
+            "snapshots_drill_results",
+            "snapshots_drill_0123456789ab",
+            "snapshots_drill_0123456789ab_mine",
+            "snapshots_drill_0123456789AB_own",
+        ] {
+            assert_eq!(prefix_of(name), None, "{name}");
+        }
     }
 }

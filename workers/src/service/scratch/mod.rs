@@ -88,13 +88,19 @@ fn not_provable(failure: Failure) -> Failure {
     )
 }
 
+/// What is made for drills inside the directory that an operator names. Nothing else in that directory is looked at.
+const FOLDER: &str = "snapshots-drill-scratch";
+
 /// A directory of its own under `parent`, after those that killed processes left are gone; deleted with its holder.
 fn directory(parent: &Path) -> Result<DataDir, ScratchError> {
+    let parent = &parent.join(FOLDER);
     let cannot = |source: std::io::Error| ScratchError::place(format!("use {}", parent.display()), source);
     let place = |error| ScratchError::place(format!("make a directory in {}", parent.display()), error);
     std::fs::create_dir_all(parent).map_err(cannot)?;
     let entries = std::fs::read_dir(parent).map_err(cannot)?.filter_map(Result::ok);
-    for dir in entries.map(|entry| entry.path()).filter(|path| DataDir::is_ephemeral_name(path)) {
+    // One without a lock file is being made this moment.
+    let made = |path: &PathBuf| DataDir::is_ephemeral_name(path) && DataDirLock::was_taken(path);
+    for dir in entries.map(|entry| entry.path()).filter(made) {
         // Whoever works in it holds its lock.
         let Ok(lock) = DataDirLock::acquire(&dir) else { continue };
         tracing::warn!(path = %dir.display(), "taking away what a killed drill left");
