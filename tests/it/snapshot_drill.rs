@@ -54,7 +54,7 @@ async fn a_snapshot_is_promoted_only_after_both_ways_of_restoring_it_were_proved
     let steps: Vec<&str> = proved.paths[0].steps.iter().map(|step| step.name.split(' ').next().unwrap()).collect();
     assert_eq!(steps, ["curl", "curl", "sha256sum", "tar", "rm", "pg_restore"]);
     assert_eq!(pointer(&site).drill, Some(proved.summary()));
-    assert_eq!(drills.names(), Vec::<String>::new(), "the drill left something behind");
+    assert_eq!(drills.left_by_drills(), Vec::<String>::new(), "the drill left something behind");
     let joined = service.json(&format!("/snapshots/{}", first.snapshot_id)).await;
     assert_eq!((&joined["drill"]["proved"], &joined["block_height"]), (&json!(true), &json!(first.block_height)));
     let said = run(site.command().args(["show", &first.snapshot_id, "--url", &service.url])).await;
@@ -96,7 +96,7 @@ async fn a_snapshot_is_promoted_only_after_both_ways_of_restoring_it_were_proved
     assert_eq!(ended["state"], "succeeded", "{ended:#}");
     assert_eq!(latest(&site), second);
     assert_eq!(service.json("/mainnet/status.json").await["state"], "fresh");
-    assert_eq!(drills.names(), Vec::<String>::new());
+    assert_eq!(drills.left_by_drills(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +138,7 @@ async fn at_night_an_older_snapshot_is_restored_again_and_one_that_rotted_raises
 
     let unknown = service.begin("restore_drill", &json!({ "id": "1999-01-01" })).await;
     assert_eq!(service.ended(&unknown).await["state"], "failed");
-    assert_eq!(drills.names(), Vec::<String>::new());
+    assert_eq!(drills.left_by_drills(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,15 +44,20 @@ async fn a_killed_drill_leaves_databases_only_until_the_next_one() {
     wait_until(PATIENCE, "the drill has made a database", async || databases(&pool).await.len() > 1).await;
     first.kill().await;
     assert!(databases(&pool).await.len() > 1 && !promoted(&site));
-    wait_until(PATIENCE, "its files are gone", async || drills.names().is_empty()).await;
+    wait_until(PATIENCE, "its files are gone", async || drills.left_by_drills().is_empty()).await;
 
+    // Of somebody who keeps other things there: a mirror, another service's data.
+    let foreign = drills.path().join("snapshots-mirror");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("manifest.json"), "").unwrap();
     let second = site.serve_with(&env).await;
     let ended = second.ended(&run).await;
     ledger_is_true(&ended);
     assert!(promoted(&site));
     assert_eq!(databases(&pool).await, [STRANGER], "another's drill goes on");
+    assert!(foreign.join("manifest.json").is_file(), "a drill takes away what it did not make");
     drop(stranger);
-    assert_eq!(drills.names(), Vec::<String>::new());
+    assert_eq!(drills.left_by_drills(), Vec::<String>::new());
     second.terminate().await;
 
     let small = drills.path().join("small");

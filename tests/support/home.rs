@@ -35,9 +35,19 @@ impl Home {
 
     /// Names of what lies in the directory.
     pub(crate) fn names(&self) -> Vec<String> {
-        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
-        std::fs::read_dir(self.path()).unwrap().map(name).collect()
+        names_in(self.path())
     }
+
+    /// Names of what drills left in it.
+    pub(crate) fn left_by_drills(&self) -> Vec<String> {
+        let folder = self.path().join("snapshots-drill-scratch");
+        if folder.exists() { names_in(&folder) } else { Vec::new() }
+    }
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    std::fs::read_dir(dir).unwrap().map(name).collect()
 }
 
 impl Drop for Home {
