@@ -66,7 +66,7 @@ with a snapshot each day; then the whole is cut anew into an empty bucket, {len(
 
 - CPU seconds are user and system time of every process: the commands, `snapshots serve` with its S3 server, and all of PostgreSQL.
 - *Chunks and manifest* is a run without its steps `checksum` and `upload`, which make the archive; those are interpolated between
-  samples taken every 100 ms, the whole run is exact. The service idles at {findings.idle.total / findings.idle.wall * 1000:.0f} ms of CPU a second (with PostgreSQL).
+  samples taken every 50 ms, the whole run is exact. The service idles at {findings.idle.total / findings.idle.wall * 1000:.0f} ms of CPU a second (with PostgreSQL).
 - A day's rows are inserted as an indexer inserts them, and vacuumed, before the run. Autovacuum is off, so that it works for neither.
 - A day stores its new blocks, the partly filled range of the day before again, and each 5,000 blocks once more when they are sealed.
 - Archive: {findings.archive_bytes / 1e6:,.0f} MB. Ours reads every chunk back, checks it, digests the archive and uploads it; the other side only

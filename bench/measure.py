@@ -118,7 +118,7 @@ class Meter:
 class Sampler:
     """Follows the servers' CPU while something runs, so that a span of time can be priced afterwards."""
 
-    PERIOD = 0.1
+    PERIOD = 0.05
 
     def __init__(self, servers, watched=None):
         self.servers, self.watched = servers, watched

@@ -107,7 +107,7 @@ checking what was stored, the manifest, and chunks stored beside the archive.
   S3 server, which the script's upload uses too) and all of PostgreSQL. Kernel threads that write pages back are not counted.
 - The service idles at {idle * 1000:.0f} ms of CPU a second (with PostgreSQL); this is taken off the script's side, not off ours.
 - The script uploads with `curl` in one PUT, headers signed and body not, as ours are. It leaves out our own schemas, which the original has not.
-- Per-step numbers of ours are interpolated between samples taken every 100 ms; the whole is exact. What is missing between the
+- Per-step numbers of ours are interpolated between samples taken every 50 ms; the whole is exact. What is missing between the
   steps and the whole is the client, the engine, and waiting between steps.
 - Ours holds the blocks that are final, the script's everything: the difference is the last few Bitcoin blocks' worth.
 - Scratch disk of ours is what was seen in its temporary directory plus what PostgreSQL spilled while sorting.

@@ -151,7 +151,7 @@ pub async fn mark_published(db: impl PgExecutor<'_>, manifest: &Manifest, manife
 /// The database's.
 pub async fn archive_of_week(db: impl PgExecutor<'_>, network: &str, now: DateTime<Utc>) -> sqlx::Result<Option<String>> {
     let sql = "select id from snapshots.snapshot
-               where network = $1 and state = 'published' and archive = 'stored'
+               where network = $1 and state = 'published' and archive = 'stored' and coalesce((drill ->> 'proved')::bool, true)
                  and date_trunc('week', created_at at time zone 'utc') = date_trunc('week', $2 at time zone 'utc') limit 1";
     sqlx::query_scalar(sql).bind(network).bind(now).fetch_optional(db).await
 }

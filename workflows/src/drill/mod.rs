@@ -40,6 +40,7 @@ const GOOD_FOR: TimeDelta = TimeDelta::hours(12);
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Held {
     begun_at: Option<DateTime<Utc>>,
+    mode: Option<Mode>,
     postgres: String,
     chunks: u64,
     paths: Vec<Path>,
@@ -74,8 +75,10 @@ async fn alarm(ctx: &Ctx<Services>, snapshot: &Reference, problem: &str) -> Resu
 }
 
 async fn find_out(ctx: &Ctx<Services>, snapshot: &Reference, mode: Mode) -> Result<Record, StepError> {
-    let recent = |held: &Held| held.begun_at.is_some_and(|begun| Utc::now() - begun < GOOD_FOR);
-    let mut held: Held = ctx.state().await?.filter(recent).unwrap_or_default();
+    // A path of a sample proves less than one of all.
+    let goes_on = |held: &Held| held.mode == Some(mode) && held.begun_at.is_some_and(|begun| Utc::now() - begun < GOOD_FOR);
+    let mut held: Held = ctx.state().await?.filter(goes_on).unwrap_or_default();
+    held.mode = Some(mode);
     if let Some(record) = held.record {
         return Ok(record);
     }
