@@ -139,3 +139,14 @@ fn renamed_shared_and_platform_dependencies_are_seen_as_what_they_are() {
     let expected = [("apalis", false), ("chain", true), ("engine", true), ("nix", false)];
     assert_eq!(found, expected.map(|(package, ours)| Use { package: package.into(), ours }));
 }
+
+#[test]
+fn no_two_migrations_of_a_database_bear_one_number() {
+    let migrations = root().join("migrations");
+    for of in ["control", "chain"] {
+        let files = std::fs::read_dir(migrations.join(of)).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut numbers: Vec<String> = files.map(|name| name.split('_').next().unwrap().to_owned()).collect();
+        numbers.sort();
+        assert!(!numbers.is_empty() && numbers.windows(2).all(|two| two[0] != two[1]), "{of}: {numbers:?}");
+    }
+}
