@@ -113,6 +113,9 @@ async fn a_worker_told_to_drain_gives_back_what_it_runs_and_takes_nothing_until_
 
     let run = bench.client.start(&start("polite")).await.unwrap();
     assert!(bench.claim_for(&id, Duration::from_secs(60)).await.is_none(), "the database refuses a draining worker");
+    let unheard = "select count(*) from snapshots.step where state = 'ready' and doorbell is null";
+    let unheard: i64 = sqlx::query_scalar(unheard).fetch_one(&bench.pool).await.unwrap();
+    assert_eq!(unheard, 1, "the next sweep rings for it, so that another worker hears");
     first.services.gate.add_permits(1);
     bench.client.drain(&id, false, "ann").await.unwrap();
     assert_eq!(bench.finished(run).await.run.state, RunState::Succeeded);

@@ -109,6 +109,19 @@ async fn limits_pauses_and_outputs_that_cannot_be_stored_concern_only_whom_they_
 }
 
 #[tokio::test]
+async fn a_limit_that_is_reached_turns_one_away_and_not_all_that_wait() {
+    let bench = bench().await;
+    bench.client.set_limit(&LimitTarget::Workflow("fan".into()), Some(2), "ann").await.unwrap();
+    for _ in 0..10 {
+        bench.client.start(&of(1)).await.unwrap();
+    }
+    let claimant = bench.claimant("w", Duration::from_secs(60));
+    assert_eq!(statements::claim_many(&bench.pool, Queue::Control, 10, &claimant).await.unwrap().len(), 2);
+    let turned_away = "select count(*) from snapshots.step where state = 'ready' and doorbell is null";
+    assert_eq!(sqlx::query_scalar::<_, i64>(turned_away).fetch_one(&bench.pool).await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn many_are_claimed_by_priority_and_completed_each_under_its_own_fence() {
     let bench = Bench::new(fan).await;
     let (later, first) = (of(1), StartRun { priority: 5, ..of(1) });

@@ -96,6 +96,12 @@ async fn each_attempt_is_a_trace_of_its_own_with_links_to_the_request_and_the_at
     let second = serve(&site, &collector.url, "second").await;
     let ended = second.ended(&run).await;
     assert_eq!(ended["state"], "succeeded", "{ended:#}");
+    // An attempt's end does not wait for the note about its trace.
+    wait_until(PATIENCE, "the API tells each attempt's trace", async || {
+        let shown = second.json(&format!("/runs/{run}")).await;
+        shown["attempts"].as_array().unwrap().iter().all(|attempt| attempt["traceId"].as_str().is_some_and(|id| id.len() == 32))
+    })
+    .await;
     assert!(second.terminate().await.success());
 
     let spans = spans(&collector);
@@ -129,8 +135,6 @@ async fn each_attempt_is_a_trace_of_its_own_with_links_to_the_request_and_the_at
     assert_eq!(again.len(), 1);
     let before = traces_of(&pool, &run, "compress").await[0].clone();
     assert_eq!(links(again[0])[1], (before.0.unwrap(), before.1.unwrap()));
-    let shown = ended["attempts"].as_array().unwrap();
-    assert!(shown.iter().all(|attempt| attempt["traceId"].as_str().is_some_and(|id| id.len() == 32)), "{shown:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

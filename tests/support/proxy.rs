@@ -52,7 +52,16 @@ async fn pass(client: TcpStream, target: String, limit: u64, passed: Arc<AtomicU
     let (mut from_client, mut to_client) = client.into_split();
     let (from_server, mut to_server) = TcpStream::connect(target).await?.into_split();
     let asking = tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
-    passed.fetch_add(copy(&mut from_server.take(limit), &mut to_client).await?, Ordering::SeqCst);
+    let (mut answer, mut part) = (from_server.take(limit), vec![0; 64 * 1024]);
+    loop {
+        let read = answer.read(&mut part).await?;
+        if read == 0 {
+            break;
+        }
+        // Before the client has them: whoever saw it end finds them counted.
+        passed.fetch_add(read as u64, Ordering::SeqCst);
+        to_client.write_all(&part[..read]).await?;
+    }
     asking.abort();
     to_client.shutdown().await
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::model::{LogLine, Progress, RunId, StepId, StepKind, StepState};
 
 /// The right to write about a step: its id and the token of its latest claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Lease {
     /// The step.
     pub step: StepId,

@@ -29,6 +29,7 @@ use crate::{
     statements::Claimant,
     sweep::{SLOW, Sweeper},
     together::Together,
+    unheard::Held,
     wake::Wakes,
     workflow::Workflow,
 };
@@ -229,6 +230,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
             () = figures => {}
             () = registration.keep(&pool, config.sweep_interval) => {}
             () = listen(&config, &wakes, &pool) => {}
+            () = runner.held.give_back_unheard(&pool, &runner.claimant) => {}
             () = note_drain => {}
         }
         // Steps look at the same token; this only waits for their tasks to be gone.
@@ -302,6 +304,7 @@ impl<S: Send + Sync + 'static> Engine<S> {
             draining: registration.draining.subscribe(),
             shutdown,
             running: TaskTracker::new(),
+            held: Arc::<Held>::default(),
             together: Together::default(),
         }
     }

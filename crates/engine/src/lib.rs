@@ -49,6 +49,7 @@ mod sweep;
 mod ticks;
 mod together;
 mod trace;
+mod unheard;
 mod wake;
 mod workers;
 mod workflow;

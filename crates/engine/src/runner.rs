@@ -31,6 +31,7 @@ use crate::{
     statements::{self, Claimant, Claimed, Ended, Ending, Lease, Report, Written},
     together::Together,
     trace::Trying,
+    unheard::Held,
     workflow::{StepDef, Workflow},
 };
 
@@ -50,6 +51,7 @@ pub(crate) struct Runner<S> {
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) shutdown: Shutdown,
     pub(crate) running: TaskTracker,
+    pub(crate) held: Arc<Held>,
     /// Completes steps of queues whose steps are claimed together.
     pub(crate) together: Together,
 }
@@ -75,7 +77,10 @@ impl<S: Send + Sync + 'static> Runner<S> {
             Ok(Some(claimed)) => claimed,
             Ok(None) => return debug!(step.id = %step, "stale doorbell, or no slot"),
             // Sweep rings again.
-            Err(error) => return warn!(step.id = %step, error = chain(&error), "cannot claim the step"),
+            Err(error) => {
+                self.held.doubt();
+                return warn!(step.id = %step, error = chain(&error), "cannot claim the step");
+            }
         };
         // Nothing in `execute` panics but the step, and that is caught.
         let _ = self.spawn(claimed, slot, false).await;
@@ -95,7 +100,10 @@ impl<S: Send + Sync + 'static> Runner<S> {
             let free: Vec<_> = std::iter::once(slot).chain(more.take(most - 1)).collect();
             let claimed = match statements::claim_many(&self.pool, queue, free.len(), &self.claimant).await {
                 Ok(claimed) => claimed,
-                Err(error) => return warn!(%queue, error = chain(&error), "cannot claim steps"),
+                Err(error) => {
+                    self.held.doubt();
+                    return warn!(%queue, error = chain(&error), "cannot claim steps");
+                }
             };
             let are_more = claimed.len() == free.len();
             for (claimed, slot) in claimed.into_iter().zip(free) {
@@ -114,10 +122,11 @@ impl<S: Send + Sync + 'static> Runner<S> {
         // At level error, so that what is said inside carries these fields whatever is filtered.
         let span = error_span!(parent: None, SPAN, run_id = %claimed.run_id, workflow = claimed.workflow, step = claimed.name,
             index = claimed.index, attempt = claimed.attempt, trace_id = tracing::field::Empty);
+        let holding = self.held.hold(claimed.lease());
         let work = Arc::clone(self).execute(claimed, together).instrument(span);
         let hard = self.shutdown.hard.clone();
         self.running.spawn(async move {
-            let _slot = slot;
+            let _held = (slot, holding);
             hard.run_until_cancelled(work).await;
         })
     }

@@ -36,7 +36,7 @@ pub async fn claim(pool: &PgPool, step: StepId, claimant: &Claimant) -> sqlx::Re
 /// there.
 ///
 /// # Errors
-/// The database's; then none was claimed, or their leases expire.
+/// The database's. The claim may have taken effect all the same: see `unheard`, else the leases expire.
 pub async fn claim_many(pool: &PgPool, queue: Queue, most: usize, claimant: &Claimant) -> sqlx::Result<Vec<Claimed>> {
     sqlx::query_as("select * from snapshots.claim_many($1, $2, $3, $4, $5, $6)")
         .bind(queue.as_str())

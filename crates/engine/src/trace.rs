@@ -4,7 +4,7 @@
 //! tried for three days must not be one trace (semantic conventions for messaging, links between producer and consumer).
 //! Without a tracer provider nothing is recorded, and nothing is written to the ledger but the context a request came with.
 //! Invariant: no trace decides anything; what cannot be recorded is left out.
-use std::{collections::HashMap, fmt::Display};
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use opentelemetry::{
     Context, KeyValue,
@@ -58,6 +58,9 @@ impl Asking {
 /// The span of an attempt.
 pub(crate) struct Trying(BoxedSpan);
 
+/// What a note about a trace may keep an attempt's end waiting at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl Trying {
     /// The root of a new trace; none where nothing is recorded.
     pub(crate) fn begin(claimed: &Claimed, worker: &str) -> Option<Self> {
@@ -81,9 +84,10 @@ impl Trying {
 
     /// Notes the trace with the attempt, and links it to what came before.
     pub(crate) async fn link(&mut self, pool: &PgPool, lease: Lease) {
-        let before = match note(pool, lease, self.0.span_context()).await {
-            Ok(before) => before.unwrap_or_default(),
-            Err(error) => return debug!(error = chain(&error), "the attempt's trace could not be noted"),
+        let before = match tokio::time::timeout(PATIENCE, note(pool, lease, self.0.span_context())).await {
+            Ok(Ok(before)) => before.unwrap_or_default(),
+            Ok(Err(error)) => return debug!(error = chain(&error), "the attempt's trace could not be noted"),
+            Err(_) => return debug!("the attempt's trace could not be noted in time"),
         };
         let asked = before.traceparent.and_then(|header| asked(&header));
         let tried = before.trace_id.zip(before.span_id).and_then(|(trace, span)| tried(&trace, &span));

@@ -240,6 +240,9 @@ doubling one costs time, not work.';
 
 create or replace function snapshots.rename_queues() returns void language plpgsql as $$
 begin
+    if not exists (select 1 from snapshots.queue_name) then
+        return;
+    end if;
     update snapshots.step s set queue = q.queue, doorbell = null, rang_at = null
     from snapshots.queue_name q
     where s.queue = q.former and s.state in ('blocked', 'ready', 'running', 'waiting');

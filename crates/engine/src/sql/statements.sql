@@ -68,13 +68,19 @@ begin
     )
     select * into taken from claimed;
     if not found then
-        -- Perhaps it waits for a slot: whoever frees one rings for steps without a doorbell.
+        -- Perhaps it waits for a slot: whoever frees one rings for steps without a doorbell. Or for a worker that does not drain.
         update snapshots.step s set doorbell = null, rang_at = null
         from snapshots.run r
-        where s.id = p_step and s.state = 'ready' and r.id = s.run_id
-          and exists (select 1 from snapshots.limit_slot l where l.key in ('global', 'workflow ' || r.workflow));
+        where s.id = p_step and s.state = 'ready' and s.doorbell is not null and r.id = s.run_id
+          and (
+              exists (select 1 from snapshots.limit_slot l where l.key in ('global', 'workflow ' || r.workflow))
+              or exists (select 1 from snapshots.worker w where w.id = p_worker and w.draining)
+          );
         return;
     end if;
+    -- Heard. Kept, doorbells would make each acknowledgement of apalis, which looks at all that a loop ever answered, slower.
+    delete from apalis.jobs j
+    where j.id = taken.doorbell and (j.status = 'Pending' or starts_with(j.lock_by, p_worker || '/'));
     insert into snapshots.attempt (step_id, lease_token, no, worker)
     values (taken.id, taken.lease_token, taken.attempts_before + taken.attempt, p_worker);
     if taken.run_state <> 'running' then
@@ -88,7 +94,7 @@ begin
         taken.unique_key, taken.params, taken.created_at, taken.traceparent;
 end $$;
 comment on function snapshots.claim(bigint, text, bigint, text[], integer[]) is
-'Takes a ready step whose time has come and opens an attempt; no row: the doorbell was stale. Invariant: of any number of
+'Takes a ready step whose time has come and its doorbell, and opens an attempt; no row: the doorbell was stale. Invariant: of any number of
 claims of one ready step one succeeds; never claimed is a step of a workflow or version the claimant does not know, of a
 paused, cancelled or finished run, out of attempts, beyond a limit, or by a draining worker. An expired lease is not for
 the taking here: only sweep decides that a holder is gone.';
@@ -131,14 +137,12 @@ begin
     select array_agg(pick.id order by pick.run_id, pick.id) into picked from pick;
     foreach step in array coalesce(picked, '{}') loop
         return query select * from snapshots.claim(step, p_worker, p_lease_ms, p_workflows, p_versions);
+        -- Where the last slot of a limit is taken, the others would be refused one after the other.
+        exit when not found and exists (select 1 from snapshots.limit_slot);
     end loop;
-    delete from apalis.jobs j
-    using snapshots.step s
-    where s.id = any(picked) and s.state = 'running' and j.id = s.doorbell and j.status = 'Pending';
 end $$;
 comment on function snapshots.claim_many(text, integer, text, bigint, text[], integer[]) is
-'Claims up to so many ready steps of a queue, those of the highest priority first, and takes their doorbells away; no row:
-nothing is there to claim. Invariant: each is claimed by claim, so all that holds of one holds of many; steps that others
+'Claims up to so many ready steps of a queue, those of the highest priority first; no row: nothing is there to claim. Invariant: each is claimed by claim, so all that holds of one holds of many; steps that others
 are claiming are passed over, never waited for.';
 
 create or replace function snapshots.renew(
