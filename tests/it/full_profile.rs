@@ -150,6 +150,15 @@ async fn everything_comes_back_to_those_with_the_identity_and_nobody_else_learns
     assert_eq!(now, then);
     let next: i64 = sqlx::query_scalar("select nextval('view_01234567_moves.moves__id_seq')").fetch_one(&restored).await.unwrap();
     assert_eq!(next, 7, "a row id would be given twice");
+    let missing =
+        sqlx::query("delete from view_01234567_moves.moves where _id = (select min(_id) from view_01234567_moves.moves)");
+    let mut tx = restored.begin().await.unwrap();
+    assert_eq!(missing.execute(&mut *tx).await.unwrap().rows_affected(), 1);
+    tx.commit().await.unwrap();
+    let verify = run(site.client("verify", vault.bucket.root().to_str().unwrap(), target.url()).arg("--database")).await;
+    verify.error_with(5, &["moves has"]);
+    let target = database().await;
+    run(&mut vault.restore(&site, target.url())).await.result();
     let again = run(&mut vault.restore(&site, target.url())).await.result();
     assert_eq!((&again["outcome"]["rows"], &again["proved"]), (&json!(0), &json!(true)), "nothing is left to do");
     let update = run(&mut site.client("update", &site.published(), target.url())).await;
@@ -219,6 +228,11 @@ async fn a_run_that_is_killed_in_either_step_leaves_one_snapshot() {
     let pool = site.database.pool().await;
     let vault = vault(&site).await;
     let mut service = site.serve_with(&vault.env()).await;
+    // What an attempt that died in the middle of its copy leaves.
+    let today = chrono::Utc::now().date_naive();
+    let left = vault.bucket.root().join(format!("mainnet/{today}/chunks/00/left.zst.age"));
+    std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+    std::fs::write(&left, "age").unwrap();
     for (step, count) in [("dump", 1), ("promote", 2)] {
         let hold = Hold::on_success(&pool, step).await;
         let started = service.begin("full_profile", &json!({})).await;
@@ -235,6 +249,7 @@ async fn a_run_that_is_killed_in_either_step_leaves_one_snapshot() {
         }
         let manifests: Vec<&String> = after.keys().filter(|key| key.ends_with("manifest.json.age")).collect();
         assert_eq!(manifests.len(), count, "{manifests:?}");
+        assert!(!left.exists(), "a whole copy may lie there for half a year");
     }
     let target = database().await;
     assert_eq!(run(&mut vault.restore(&site, target.url())).await.result()["proved"], true);

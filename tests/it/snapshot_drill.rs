@@ -133,8 +133,24 @@ async fn at_night_an_older_snapshot_is_restored_again_and_one_that_rotted_raises
     let shown = service.json("/status").await["snapshots"][0].clone();
     assert_eq!((&shown["state"], &shown["snapshot"]["id"]), (&json!("failed-audit"), &json!(newer.snapshot_id)), "{shown:#}");
     assert!(shown["drill"]["problem"].as_str().unwrap().starts_with(&older.snapshot_id), "{shown:#}");
-    service.complete("retract", &json!({ "id": older.snapshot_id, "reason": "a chunk is lost" })).await;
+    let (old, new) = (older.snapshot_id.as_str(), newer.snapshot_id.as_str());
+    let sent = service.begin("publish", &json!({ "id": old, "reason": "a test", "back": true })).await;
+    let refused = service.ended(&sent).await;
+    assert!(refused["error"].as_str().unwrap().contains("restore drill"), "{refused:#}");
+    service.complete("retract", &json!({ "id": new, "reason": "a test" })).await;
+    assert!(!site.objects().join("mainnet/latest.json").exists(), "readers are led back to what does not restore");
+    service.complete("publish", &json!({ "id": new, "reason": "a test" })).await;
+    assert_eq!(latest(&site), new);
+    service.complete("retract", &json!({ "id": old, "reason": "a chunk is lost" })).await;
     assert_eq!(service.json("/status").await["snapshots"][0]["state"], "fresh", "nobody is sent to it any more");
+
+    // Its archive, and nothing else.
+    std::fs::remove_file(site.objects().join(Key::Archive(newer.path()).to_string())).unwrap();
+    let begun = service.begin("restore_drill", &json!({ "id": new, "mode": "full" })).await;
+    assert_eq!(service.ended(&begun).await["state"], "failed");
+    let found = record(&site, &newer);
+    assert!(!found.proved && found.problem.as_ref().unwrap().contains("is not there"), "{found:#?}");
+    assert_eq!(found.paths.iter().map(|path| path.proved).collect::<Vec<_>>(), [false, true]);
 
     let unknown = service.begin("restore_drill", &json!({ "id": "1999-01-01" })).await;
     assert_eq!(service.ended(&unknown).await["state"], "failed");

@@ -64,12 +64,16 @@ async fn staging_is_replaced_with_what_rules_carry_over_masked_and_the_old_one_s
     assert_eq!(count(&staging, "public.blocks").await.unsigned_abs(), manifest.tables["blocks"].rows);
     sqlx::raw_sql("insert into public.accounts (email) values ('qa@example.test')").execute(&staging).await.unwrap();
 
+    // Of somebody who likes such names.
+    let foreign = format!("{name}_next_0123456789ab");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {foreign}"))).execute(&pool).await.unwrap();
     // Somebody is connected all the while.
     let second = service.complete("staging_refresh", &json!({})).await;
     let result = &second["result"];
     assert_eq!(result["rules"]["carried"], json!({ "accounts": 1, "api_keys": 0 }), "{result:#}");
     let old = result["before"].as_str().unwrap();
-    assert_eq!(databases(&pool, &name).await, [name.clone(), old.to_owned()]);
+    assert_eq!(databases(&pool, &name).await, [name.clone(), foreign.clone(), old.to_owned()], "nothing foreign is dropped");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop database {foreign}"))).execute(&pool).await.unwrap();
     let staging = connect(&url).await;
     let emails: Vec<String> = sqlx::query_scalar("select email from public.accounts").fetch_all(&staging).await.unwrap();
     assert!(emails.len() == 1 && emails[0].ends_with("@staging.invalid"), "{emails:?}");

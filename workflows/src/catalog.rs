@@ -42,9 +42,16 @@ pub struct SnapshotRow {
     pub published_at: Option<DateTime<Utc>>,
     /// When `latest` was moved to it.
     pub promoted_at: Option<DateTime<Utc>>,
+    /// What its last restore drill found; `None`: there was none.
+    pub proved: Option<bool>,
 }
 
 impl SnapshotRow {
+    /// Whether a restore drill found that it does not restore to what its manifest says.
+    pub fn is_disproved(&self) -> bool {
+        self.proved == Some(false)
+    }
+
     /// Where its objects lie.
     pub fn path(&self) -> SnapshotPath {
         SnapshotPath::new(&self.network, &self.id)
@@ -52,7 +59,7 @@ impl SnapshotRow {
 }
 
 const COLUMNS: &str = "network, id, run_id, sequence, block_height, block_hash, url, checksum, size_bytes, archive, manifest_sha256, \
-                       created_at, published_at, promoted_at";
+                       created_at, published_at, promoted_at, (drill ->> 'proved')::bool as proved";
 
 /// Id and sequence number given to a run.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -230,8 +237,7 @@ pub async fn retraction(db: impl PgExecutor<'_>, network: Option<&str>, id: &str
 pub async fn promoted(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Vec<SnapshotRow>> {
     let sql = format!(
         "select {COLUMNS} from snapshots.snapshot
-         where network = $1 and state = 'published' and promoted_at is not null and coalesce((drill ->> 'proved')::bool, true)
-         order by sequence desc"
+         where network = $1 and state = 'published' and promoted_at is not null order by sequence desc"
     );
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(network).fetch_all(db).await
 }

@@ -4,13 +4,17 @@
 use chrono::{DateTime, Utc};
 use engine::{Sample, Source};
 use metrics::{Unit, counter, describe_counter, describe_gauge};
+use snapshot::drill::{Record, Way};
 use sqlx::PgPool;
 
 use crate::services::Services;
-use crate::{scrub, status};
+use crate::{drill, scrub, status};
 
 const LAST_SUCCESS: &str = "snapshots_snapshot_last_success_timestamp_seconds";
 const LAST_VERIFIED: &str = "snapshots_snapshot_last_verified_timestamp_seconds";
+const DISPROVED: &str = "snapshots_snapshot_disproved";
+const RTO: &str = "snapshots_drill_rto_seconds";
+const DRILLED_AGE: &str = "snapshots_drill_snapshot_age_seconds";
 const SIZE: &str = "snapshots_snapshot_size_bytes";
 const CHANGED_RANGES: &str = "snapshots_snapshot_changed_ranges";
 const AUDIT_FAILED: &str = "snapshots_snapshot_audit_failed";
@@ -53,8 +57,14 @@ pub fn describe_metrics() {
     describe_gauge!(
         LAST_VERIFIED,
         Unit::Seconds,
-        "When a scrub last looked at published history and found nothing wrong; 0 if none has yet."
+        "When a scrub or a restore drill last looked at what is published and found nothing wrong; 0 if none has yet."
     );
+    describe_gauge!(
+        DISPROVED,
+        "1 if a restore drill found that a published snapshot does not restore to what its manifest says, else 0."
+    );
+    describe_gauge!(RTO, Unit::Seconds, "How long the last restore drill took from the first byte to a proved database, by way.");
+    describe_gauge!(DRILLED_AGE, Unit::Seconds, "Age of the snapshot that was restored last, when its drill ended.");
     describe_gauge!(SIZE, Unit::Bytes, "Size of the archive of the newest snapshot.");
     describe_gauge!(CHANGED_RANGES, "Ranges of published history that differ from the database or the bucket.");
     describe_gauge!(AUDIT_FAILED, "1 if the newest snapshot run that ended refused the chain, else 0.");
@@ -85,21 +95,35 @@ async fn measure(services: &Services) -> sqlx::Result<Vec<Sample>> {
         let network = progress.network.as_str();
         let control = &services.control;
         let (promoted_at, bytes) = newest(control, network).await?;
-        let (verified_at, changed) = (last_verified(control, network).await?, status::changed_ranges(control, network).await?);
+        let drills = drill::of_network(control, network).await?;
+        let scrubbed_at = last_scrubbed(control, network).await?;
+        let verified_at = scrubbed_at.max(drills.proved.as_ref().map(|proved| proved.drilled_at));
+        let changed = status::changed_ranges(control, network).await?;
         let refused = status::audit_problem(control, network).await?.is_some();
         let figures = [
             (LAST_SUCCESS, seconds(promoted_at)),
             (LAST_VERIFIED, seconds(verified_at)),
             (SIZE, bytes.unwrap_or_default() as f64),
             (CHANGED_RANGES, changed as f64),
+            (DISPROVED, f64::from(u8::from(drills.disproved.is_some()))),
             (AUDIT_FAILED, f64::from(u8::from(refused))),
             (HEIGHT, progress.indexed as f64),
             (TIP_LAG, (progress.seen - progress.contiguous).max(0) as f64),
             (GAP, (progress.indexed - progress.contiguous).max(0) as f64),
         ];
         series.extend(figures.map(|(name, value)| Sample::new(name, &[("network", network)], value)));
+        series.extend(drills.last.iter().flat_map(|record| drilled(record, network)));
     }
     Ok(series)
+}
+
+fn drilled(record: &Record, network: &str) -> Vec<Sample> {
+    let ways = [("stock", Way::Stock), ("own", Way::Own)];
+    let rto = ways.into_iter().filter_map(|(name, way)| {
+        let seconds = record.rto_seconds(way)?;
+        Some(Sample::new(RTO, &[("network", network), ("way", name)], seconds as f64))
+    });
+    rto.chain([Sample::new(DRILLED_AGE, &[("network", network)], record.age_seconds as f64)]).collect()
 }
 
 fn seconds(at: Option<DateTime<Utc>>) -> f64 {
@@ -128,7 +152,7 @@ async fn newest(control: &PgPool, network: &str) -> sqlx::Result<(Option<DateTim
     Ok(found.unwrap_or_default())
 }
 
-async fn last_verified(control: &PgPool, network: &str) -> sqlx::Result<Option<DateTime<Utc>>> {
+async fn last_scrubbed(control: &PgPool, network: &str) -> sqlx::Result<Option<DateTime<Utc>>> {
     let sql = "select r.done_at from snapshots.run r
                where r.workflow = $1 and r.unique_key = $2 and r.state = 'succeeded' and r.done_at is not null
                  and not exists (select 1 from snapshots.event e where e.run_id = r.id and e.kind = $3)

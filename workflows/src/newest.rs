@@ -1,8 +1,6 @@
 //! The snapshot that `latest` points at, as the maintaining workflows see it: its manifest, checked against the pointer.
 
 use engine::{StartRun, StepError};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use snapshot::height::{self, HeightError};
@@ -69,25 +67,22 @@ impl Reference {
 }
 
 /// Resolves the network of a request and makes the run unique by it; `params` are completed by the network.
-pub(crate) fn start_on_network<'a>(
-    services: &'a Services,
+pub(crate) async fn start_on_network(
+    services: &Services,
     workflow: &'static str,
     wanted: Option<String>,
-    complete: impl FnOnce(String) -> serde_json::Value + Send + 'a,
-) -> BoxFuture<'a, Result<StartRun, BadParams>> {
-    async move {
-        if wanted.as_ref().is_some_and(|name| !name.chars().all(|c| c.is_ascii_graphic())) {
-            let problem = "a network's name has letters, digits and hyphens".to_owned();
-            return Err(BadParams::Params { workflow, problem });
-        }
-        let wanted = wanted.as_deref().or(services.settings.network.as_deref());
-        let mut conn = services.indexed.acquire().await?;
-        let network = height::network(&mut conn, wanted).await.map_err(|error| match error {
-            HeightError::Database(error) => BadParams::Database(error),
-            HeightError::NoNetwork => BadParams::Nothing { workflow, problem: error.to_string() },
-            other => BadParams::Params { workflow, problem: other.to_string() },
-        })?;
-        Ok(StartRun::new(workflow, complete(network.clone())).unique(network))
+    complete: impl FnOnce(&str) -> serde_json::Value,
+) -> Result<StartRun, BadParams> {
+    if wanted.as_ref().is_some_and(|name| !name.chars().all(|c| c.is_ascii_graphic())) {
+        let problem = "a network's name has letters, digits and hyphens".to_owned();
+        return Err(BadParams::Params { workflow, problem });
     }
-    .boxed()
+    let wanted = wanted.as_deref().or(services.settings.network.as_deref());
+    let mut conn = services.indexed.acquire().await?;
+    let network = height::network(&mut conn, wanted).await.map_err(|error| match error {
+        HeightError::Database(error) => BadParams::Database(error),
+        HeightError::NoNetwork => BadParams::Nothing { workflow, problem: error.to_string() },
+        other => BadParams::Params { workflow, problem: other.to_string() },
+    })?;
+    Ok(StartRun::new(workflow, complete(&network)).unique(network))
 }

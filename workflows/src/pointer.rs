@@ -1,7 +1,7 @@
 //! The two `latest.json`: what may be pointed at, and how they are moved.
 //!
-//! Invariants: nobody is sent to a snapshot of which an object is missing or of another size, or to one of another network;
-//! and a pointer is replaced by compare-and-swap only, forwards unless a person says otherwise.
+//! Invariants: nobody is sent to a snapshot of which an object is missing or of another size, that a restore drill disproved, or
+//! that is another network's; and a pointer is replaced by compare-and-swap only, forwards unless a person says otherwise.
 
 use bytes::Bytes;
 use engine::StepError;
@@ -116,6 +116,10 @@ pub(crate) async fn leave(services: &Services, network: &str, withdrawn: &str) -
         return Ok(Left { latest: Some(there.snapshot_id), ..left });
     }
     for row in catalog::promoted(&services.control, network).await.map_err(classify)? {
+        if row.is_disproved() {
+            left.passed_over.push((row.id, "a restore drill found that it does not restore to what its manifest says".into()));
+            continue;
+        }
         let manifest_sha256 = row.manifest_sha256.clone().unwrap_or_default();
         let candidate = Reference { network: network.to_owned(), id: row.id.clone(), manifest_sha256 };
         let Some(older) = stored(services, &candidate).await? else {

@@ -3,7 +3,8 @@
 use engine::{Prepare, PrepareError, StartRun};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::services::Services;
 
@@ -57,7 +58,13 @@ pub async fn prepare(services: &Services, name: &str, params: Value) -> Result<S
         let problem = "they must be a JSON object, as {\"network\": \"mainnet\"}".to_owned();
         return Err(BadParams::Params { workflow: found.name, problem });
     }
+    let params = if params.is_null() { json!({}) } else { params };
     (found.starter)(services, params).await
+}
+
+/// The parameters that a workflow is asked for.
+pub(crate) fn read<P: DeserializeOwned>(workflow: &'static str, params: Value) -> Result<P, BadParams> {
+    serde_json::from_value(params).map_err(|error| BadParams::Params { workflow, problem: error.to_string() })
 }
 
 /// [`prepare`] for the runs that the engine starts by schedule, so that they cannot differ from those that people start.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::StepError;
 use snapshot::drill::{Mode, Path, Step, Way};
-use snapshot::fetch::Opened;
+use snapshot::fetch::{Opened, Source};
 use snapshot::key::Key;
 use snapshot::stock::{Line, StockError};
 
@@ -20,6 +20,10 @@ pub(super) async fn walk(site: &Site<'_>, opened: &Arc<Opened>) -> Result<Walked
     let (url, pool) = site.database(NAME).await?;
     let postgres = site.room(&pool, opened, (manifest.size_bytes, manifest.raw_bytes)).await?;
     let walked = |path| Walked { path, postgres, chunks: manifest.chunks.len() as u64 };
+    if let Some(why) = archive_problem(site, opened).await? {
+        site.drop(NAME, pool).await?;
+        return Ok(walked(Path::broken(Way::Stock, why, Vec::new())));
+    }
     let dir = fresh_directory(site.scratch.dir().join(NAME)).await.map_err(StepError::retry)?;
     let mut steps = Vec::new();
     for line in lines(site, opened, &dir, &url)? {
@@ -40,6 +44,24 @@ pub(super) async fn walk(site: &Site<'_>, opened: &Arc<Opened>) -> Result<Walked
     tokio::fs::remove_dir_all(&dir).await.map_err(StepError::retry)?;
     let path = Path::proven_by(Way::Stock, &report, seconds, steps);
     Ok(walked(Path { fetched_bytes: manifest.size_bytes, database_bytes, ..path }))
+}
+
+/// Why the archive cannot be what the manifest says, as far as its address tells. A cache in front of the bucket may not have seen it
+/// yet, so it is asked for again before it counts as gone.
+async fn archive_problem(site: &Site<'_>, opened: &Opened) -> Result<Option<String>, StepError> {
+    let manifest = &opened.manifest;
+    let base = site.ctx.services().settings.archive_base_url(manifest.archive);
+    let key = Key::Archive(manifest.path());
+    let source = Source::http(base).map_err(StepError::fail)?;
+    let wrong = match source.size(&key).await.map_err(StepError::retry)? {
+        Some(bytes) if bytes == manifest.size_bytes => return Ok(None),
+        Some(bytes) => format!("{base}/{key} has {bytes} bytes instead of {}", manifest.size_bytes),
+        None => format!("{base}/{key} is not there"),
+    };
+    if site.ctx.attempt() < super::ATTEMPTS {
+        return Err(StepError::retry(std::io::Error::other(wrong)));
+    }
+    Ok(Some(wrong))
 }
 
 /// The command lines, in their order. What is not needed any more goes at once: an archive is large.

@@ -1,6 +1,7 @@
 //! Step `dump`: reads everything in one transaction, stores it encrypted, and writes the manifest. An attempt that dies leaves objects that no
-//! manifest names and that are pruned with the snapshot; the next one begins anew, since another moment is another copy.
+//! manifest names; the next one begins anew, since another moment is another copy, and takes them away before it writes its manifest.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
@@ -211,8 +212,23 @@ async fn publish(ctx: &Ctx<Services>, full: &FullProfile, manifest: &Manifest) -
     };
     ctx.save_state(&dumped).await?;
     full_catalog::intend(&services.control, ctx.run().0, &row).await.map_err(classify)?;
+    // After the state was kept, which an attempt that is held for dead no longer can.
+    remove_others(full, manifest).await?;
     signing::publish_keys(services, &full.store).await?;
     let key = Manifest::key(Profile::Full, manifest.path());
     signing::put_signed(services, &full.store, (key, manifest.sequence), object).await?;
     Ok(dumped)
+}
+
+/// Deletes what attempts that died have stored under the snapshot's name.
+async fn remove_others(full: &FullProfile, manifest: &Manifest) -> Result<(), StepError> {
+    let chunks = manifest.chunks.iter().map(|chunk| &chunk.sha256);
+    let named: HashSet<String> =
+        chunks.chain([&manifest.schema.sha256]).map(|sha256| manifest.object(sha256).to_string()).collect();
+    for object in full.store.list(&format!("{}/", manifest.path())).await.map_err(classify)? {
+        if !named.contains(&object.key) {
+            full.store.delete_at(&object.key).await.map_err(classify)?;
+        }
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::newest::start_on_network;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 
 /// Name of the workflow in the ledger.
 pub const NAME: &str = "full_profile";
@@ -36,19 +36,18 @@ pub fn workflow() -> Workflow<Services> {
 
 /// Resolves the network; refuses where nobody could read the snapshot, or nobody could believe it.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let refused = |error| futures::future::ready(Err(error)).boxed();
-    let nothing = |problem: &str| BadParams::Nothing { workflow: NAME, problem: problem.to_owned() };
-    if services.full.is_none() {
-        return refused(nothing("no recipient is configured: set SNAPSHOTS_FULL_RECIPIENTS_FILE where the service runs"));
+    async move {
+        let nothing = |problem: &str| Err(BadParams::Nothing { workflow: NAME, problem: problem.to_owned() });
+        if services.full.is_none() {
+            return nothing("no recipient is configured: set SNAPSHOTS_FULL_RECIPIENTS_FILE where the service runs");
+        }
+        if services.signing.is_none() {
+            return nothing(
+                "there is no signing key, and a restore refuses what is not signed: make one with `snapshots signing-key generate`",
+            );
+        }
+        let Params { network } = read(NAME, params)?;
+        start_on_network(services, NAME, network, |network| json!({ "network": network })).await
     }
-    if services.signing.is_none() {
-        return refused(nothing(
-            "there is no signing key, and a restore refuses what is not signed: make one with `snapshots signing-key generate`",
-        ));
-    }
-    let params = if params.is_null() { json!({}) } else { params };
-    match serde_json::from_value::<Params>(params) {
-        Ok(Params { network }) => start_on_network(services, NAME, network, |network| json!({ "network": network })),
-        Err(error) => refused(BadParams::Params { workflow: NAME, problem: error.to_string() }),
-    }
+    .boxed()
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 use crate::step_error::classify;
 
 pub use receivers::{BadReceiver, Receivers};
@@ -72,8 +72,6 @@ fn gone() -> StepError {
 
 /// Takes the event, or nothing for a message that tries the way.
 pub(crate) fn starter(_: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let params = if params.is_null() { json!({}) } else { params };
-    let params = serde_json::from_value::<Params>(params);
-    let request = params.map(|params| StartRun::new(NAME, json!(params)));
-    Box::pin(future::ready(request.map_err(|error| BadParams::Params { workflow: NAME, problem: error.to_string() })))
+    let request = read::<Params>(NAME, params).map(|params| StartRun::new(NAME, json!(params)));
+    Box::pin(future::ready(request))
 }

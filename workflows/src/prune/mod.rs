@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::newest::start_on_network;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 
 pub use policy::Keep;
 
@@ -84,16 +84,11 @@ pub fn workflow() -> Workflow<Services> {
 
 /// Resolves the network.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let params = if params.is_null() { json!({}) } else { params };
-    match serde_json::from_value::<Params>(params) {
-        Ok(Params { network, dry_run }) => {
-            start_on_network(services, NAME, network, move |network| json!({ "network": network, "dryRun": dry_run }))
-        }
-        Err(error) => {
-            let refused = BadParams::Params { workflow: NAME, problem: error.to_string() };
-            futures::future::ready(Err(refused)).boxed()
-        }
+    async move {
+        let Params { network, dry_run } = read(NAME, params)?;
+        start_on_network(services, NAME, network, |network| json!({ "network": network, "dryRun": dry_run })).await
     }
+    .boxed()
 }
 
 async fn report(ctx: Ctx<Services>, pruned: Pruned) -> Result<Pruned, StepError> {

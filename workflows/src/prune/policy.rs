@@ -1,6 +1,7 @@
-//! Which snapshots stay: the newest of each of so many days, weeks and months, what is pinned, and what `latest` names.
+//! Which snapshots stay: one of each of so many days, weeks and months, what is pinned, and what `latest` names. A day is stood for by
+//! its newest; a week and a month by the newest whose archive is stored, since the others' exist only while the service answers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Datelike, Utc};
 
@@ -24,6 +25,8 @@ pub(super) struct Candidate {
     pub(super) held: bool,
     /// Taken back or disproved: it does not stand for its day.
     pub(super) retracted: bool,
+    /// Its archive is in the bucket.
+    pub(super) stored: bool,
 }
 
 /// Ids of those that stay. Days, weeks and months without a snapshot do not count.
@@ -36,23 +39,20 @@ pub(super) fn kept(snapshots: &[Candidate], keep: Keep) -> HashSet<String> {
     let week = |at: DateTime<Utc>| (at.iso_week().year(), at.iso_week().week());
     let month = |at: DateTime<Utc>| (at.year(), at.month());
     kept.extend(first_of_each(&newest, keep.daily, day));
+    // The order of equals stays.
+    newest.sort_by_key(|snapshot| !snapshot.stored);
     kept.extend(first_of_each(&newest, keep.weekly, week));
     kept.extend(first_of_each(&newest, keep.monthly, month));
     kept
 }
 
-fn first_of_each(newest: &[&Candidate], count: usize, period: impl Fn(DateTime<Utc>) -> (i32, u32)) -> Vec<String> {
-    let mut seen = Vec::new();
-    let mut first = Vec::new();
-    for snapshot in newest {
-        let period = period(snapshot.created_at);
-        if !seen.contains(&period) {
-            seen.push(period);
-            first.push(snapshot.id.clone());
-        }
+/// The first of each of the newest `count` periods.
+fn first_of_each(ordered: &[&Candidate], count: usize, period: impl Fn(DateTime<Utc>) -> (i32, u32)) -> Vec<String> {
+    let mut first: BTreeMap<(i32, u32), &Candidate> = BTreeMap::new();
+    for snapshot in ordered {
+        first.entry(period(snapshot.created_at)).or_insert(snapshot);
     }
-    first.truncate(count);
-    first
+    first.into_values().rev().take(count).map(|snapshot| snapshot.id.clone()).collect()
 }
 
 #[cfg(test)]
@@ -63,7 +63,7 @@ mod tests {
 
     fn candidate(id: &str, at: &str) -> Candidate {
         let created_at = format!("{at}T02:00:00Z").parse().unwrap();
-        Candidate { id: id.into(), created_at, held: false, retracted: false }
+        Candidate { id: id.into(), created_at, held: false, retracted: false, stored: true }
     }
 
     /// A snapshot a day, newest first.
@@ -96,6 +96,18 @@ mod tests {
         let mut expected = expected.map(str::to_owned);
         expected.sort();
         assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn of_a_week_and_a_month_one_with_a_stored_archive_stays() {
+        let mut all = days(60);
+        // As `--archive weekly` stores them: that of each Monday.
+        for one in &mut all {
+            one.stored = one.created_at.weekday() == chrono::Weekday::Mon;
+        }
+        let kept = kept(&all, Keep { daily: 2, weekly: 2, monthly: 2 });
+        let expected = ["2026-06-30", "2026-06-29", "2026-06-22", "2026-05-25"];
+        assert_eq!(kept, expected.map(str::to_owned).into());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::catalog;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 
 /// Name of the workflow that takes a snapshot back.
 pub const RETRACT: &str = "retract";
@@ -68,7 +68,7 @@ pub(crate) fn start_publish(services: &Services, params: Value) -> BoxFuture<'_,
 fn start<'a>(services: &'a Services, workflow: &'static str, params: Value) -> BoxFuture<'a, Result<StartRun, BadParams>> {
     async move {
         let wrong = |problem: String| BadParams::Params { workflow, problem };
-        let mut decision: Decision = serde_json::from_value(params).map_err(|error| wrong(error.to_string()))?;
+        let mut decision: Decision = read(workflow, params)?;
         if decision.reason.trim().is_empty() {
             return Err(wrong("reason is empty: say why, readers and operators will ask".into()));
         }

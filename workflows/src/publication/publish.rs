@@ -1,4 +1,5 @@
-//! Steps of `publish`: everything the manifest names is there; then the snapshot is listed again and `latest` may move to it.
+//! Steps of `publish`: everything the manifest names is there, and no restore drill has disproved it; then the snapshot is listed
+//! again and `latest` may move to it.
 
 use engine::{Ctx, StepError};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,13 @@ pub(super) async fn check(ctx: Ctx<Services>, decision: Decision) -> Result<Chec
     let found = catalog::known(&services.control, decision.network.as_deref(), &decision.id).await.map_err(classify)?;
     let gone = || StepError::fail(std::io::Error::other(format!("snapshot {} is not in the catalog any more", decision.id)));
     let row = found.into_iter().next().ok_or_else(gone)?;
+    if row.is_disproved() {
+        let what = format!(
+            "a restore drill found that {} does not restore to what its manifest says; if that is mended, let `snapshots run start restore_drill` prove it first",
+            row.id
+        );
+        return Err(StepError::fail(std::io::Error::other(what)));
+    }
     let manifest_sha256 = row.manifest_sha256.unwrap_or_default();
     let snapshot = Reference { network: row.network, id: row.id, manifest_sha256 };
     pointer::complete(services, &snapshot).await?;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::newest::start_on_network;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 
 /// Name of the workflow in the ledger.
 pub const NAME: &str = "reseal";
@@ -38,14 +38,9 @@ pub fn workflow() -> Workflow<Services> {
 
 /// Resolves the network.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let params = if params.is_null() { json!({}) } else { params };
-    match serde_json::from_value::<Params>(params) {
-        Ok(Params { network, chunks }) => {
-            start_on_network(services, NAME, network, move |network| json!({ "network": network, "chunks": chunks }))
-        }
-        Err(error) => {
-            let refused = BadParams::Params { workflow: NAME, problem: error.to_string() };
-            futures::future::ready(Err(refused)).boxed()
-        }
+    async move {
+        let Params { network, chunks } = read(NAME, params)?;
+        start_on_network(services, NAME, network, |network| json!({ "network": network, "chunks": chunks })).await
     }
+    .boxed()
 }

@@ -21,8 +21,8 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Chosen, St
     let network = params.network.unwrap_or_default();
     let row = match &params.id {
         Some(id) => {
-            let found = catalog::with_id(control, Some(&network), id).await.map_err(classify)?.pop();
-            Some(found.ok_or_else(|| StepError::fail(format!("there is no published snapshot {id} of {network}")))?)
+            let found = catalog::known(control, Some(&network), id).await.map_err(classify)?.pop();
+            Some(found.ok_or_else(|| StepError::fail(format!("there is no published or retracted snapshot {id} of {network}")))?)
         }
         None => drawn(catalog::promoted(control, &network).await.map_err(classify)?, ctx.run().0.as_bytes()),
     };

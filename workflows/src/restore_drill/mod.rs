@@ -14,7 +14,7 @@ use snapshot::drill::{Mode, Record};
 
 use crate::newest::start_on_network;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 use crate::{drill, status};
 use choose::Chosen;
 
@@ -57,17 +57,15 @@ async fn run(ctx: Ctx<Services>, chosen: Chosen) -> Result<Option<Record>, StepE
 
 /// Resolves the network and the mode, so that the run says what it does.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let refused = |error: BadParams| futures::future::ready(Err(error)).boxed();
-    let params = if params.is_null() { json!({}) } else { params };
-    let params: Params = match serde_json::from_value(params) {
-        Ok(params) => params,
-        Err(error) => return refused(BadParams::Params { workflow: NAME, problem: error.to_string() }),
-    };
-    let mode = params.mode.unwrap_or(services.settings.drill);
-    if mode == Mode::Off {
-        let problem =
-            "drills are switched off here (--drill off); say how much to restore: {\"mode\": \"full\"} or sample".into();
-        return refused(BadParams::Nothing { workflow: NAME, problem });
+    async move {
+        let Params { network, id, mode } = read(NAME, params)?;
+        let mode = mode.unwrap_or(services.settings.drill);
+        if mode == Mode::Off {
+            let problem =
+                "drills are switched off here (--drill off); say how much to restore: {\"mode\": \"full\"} or sample".into();
+            return Err(BadParams::Nothing { workflow: NAME, problem });
+        }
+        start_on_network(services, NAME, network, |network| json!({ "network": network, "id": id, "mode": mode })).await
     }
-    start_on_network(services, NAME, params.network, move |network| json!({ "network": network, "id": params.id, "mode": mode }))
+    .boxed()
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 
 /// Name of the workflow in the ledger.
 pub const NAME: &str = "retry_runs";
@@ -67,7 +67,7 @@ pub fn workflow() -> Workflow<Services> {
 /// and is not met again.
 pub(crate) fn starter(_: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
     async move {
-        let mut params: Params = serde_json::from_value(params).map_err(|error| wrong(error.to_string()))?;
+        let mut params: Params = read(NAME, params)?;
         check(&params).map_err(wrong)?;
         let now = Utc::now();
         let filter = &mut params.filter;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::newest::start_on_network;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 
 pub use choose::Chosen;
 
@@ -54,17 +54,13 @@ pub fn workflow() -> Workflow<Services> {
 
 /// Checks the share and resolves the network.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let params = if params.is_null() { json!({}) } else { params };
-    let wrong = |problem: String| BadParams::Params { workflow: NAME, problem };
-    let params = serde_json::from_value::<Params>(params).map_err(|error| wrong(error.to_string()));
-    let params = params.and_then(|params| match params.percent {
-        1..=100 => Ok(params),
-        other => Err(wrong(format!("percent is from 1 to 100, not {other}"))),
-    });
-    match params {
-        Ok(Params { network, percent }) => {
-            start_on_network(services, NAME, network, move |network| json!({ "network": network, "percent": percent }))
+    async move {
+        let Params { network, percent } = read(NAME, params)?;
+        if !(1..=100).contains(&percent) {
+            let problem = format!("percent is from 1 to 100, not {percent}");
+            return Err(BadParams::Params { workflow: NAME, problem });
         }
-        Err(error) => futures::future::ready(Err(error)).boxed(),
+        start_on_network(services, NAME, network, |network| json!({ "network": network, "percent": percent })).await
     }
+    .boxed()
 }

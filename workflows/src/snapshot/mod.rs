@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::newest::start_on_network;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 
 pub use plan::Plan;
 
@@ -68,14 +68,9 @@ pub fn workflow() -> Workflow<Services> {
 
 /// Resolves the network, so that an unknown one is refused at once and two runs of one network cannot be under way.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let params = if params.is_null() { Ok(Params::default()) } else { serde_json::from_value(params) };
-    match params {
-        Ok(Params { network, full }) => {
-            start_on_network(services, NAME, network, move |network| json!({ "network": network, "full": full }))
-        }
-        Err(error) => {
-            let refused = BadParams::Params { workflow: NAME, problem: error.to_string() };
-            futures::future::ready(Err(refused)).boxed()
-        }
+    async move {
+        let Params { network, full } = read(NAME, params)?;
+        start_on_network(services, NAME, network, |network| json!({ "network": network, "full": full })).await
     }
+    .boxed()
 }

@@ -1,7 +1,7 @@
 //! The databases of a staging server, and which of them a refresh may touch.
 //!
-//! `<staging>` is the one that people use; `<staging>_next_<run>` is being made, `<staging>_old_<time>` was switched away. Names of the last
-//! two are nobody else's; the first carries a comment that says which run made it.
+//! `<staging>` is the one that people use; `<staging>_next_<run>` is being made, `<staging>_old_<time>` was switched away. Each carries a
+//! comment that says which run made it: a database without one is never renamed or dropped, whatever its name.
 
 use std::str::FromStr;
 
@@ -108,9 +108,10 @@ impl Staging {
     /// Drops what was switched away before `since` and what other runs left unfinished. Returns their names.
     pub(super) async fn clean(&mut self, since: DateTime<Utc>, run: Uuid) -> Result<Vec<String>, StepError> {
         let mine = self.next(run);
-        let sql = "select datname::text from pg_catalog.pg_database where starts_with(datname::text, $1) order by 1";
-        let names: Vec<String> =
-            sqlx::query_scalar(sql).bind(format!("{}_", self.name)).fetch_all(&mut self.admin).await.map_err(classify)?;
+        let sql = "select datname::text from pg_catalog.pg_database
+                   where starts_with(datname::text, $1) and starts_with(pg_catalog.shobj_description(oid, 'pg_database'), $2) order by 1";
+        let names = sqlx::query_scalar(sql).bind(format!("{}_", self.name)).bind(MARK);
+        let names: Vec<String> = names.fetch_all(&mut self.admin).await.map_err(classify)?;
         let left = |name: &String| *name != mine && self.is_next(name);
         let overdue = |name: &String| self.old_since(name).is_some_and(|switched| switched <= since);
         let gone: Vec<String> = names.into_iter().filter(|name| left(name) || overdue(name)).collect();
@@ -120,14 +121,16 @@ impl Staging {
         Ok(gone)
     }
 
-    /// Makes the run's database unless it is there.
-    pub(super) async fn make(&mut self, database: &str) -> Result<(), StepError> {
+    /// Makes the run's database unless it is there, and marks it as ours.
+    pub(super) async fn make(&mut self, run: Uuid) -> Result<String, StepError> {
+        let database = self.next(run);
         let sql = "select exists (select from pg_catalog.pg_database where datname = $1)";
-        let there: bool = sqlx::query_scalar(sql).bind(database).fetch_one(&mut self.admin).await.map_err(classify)?;
-        if there {
-            return Ok(());
+        let there: bool = sqlx::query_scalar(sql).bind(&database).fetch_one(&mut self.admin).await.map_err(classify)?;
+        if !there {
+            self.execute(&format!("create database {} encoding 'UTF8' template template0", quote(&database))).await?;
         }
-        self.execute(&format!("create database {} encoding 'UTF8' template template0", quote(database))).await
+        self.execute(&format!("comment on database {} is '{MARK}{run}'", quote(&database))).await?;
+        Ok(database)
     }
 
     /// One transaction: the run's database is marked and takes the name, the one before steps aside. Others who are connected are

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::newest::start_on_network;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 
 /// Name of the workflow in the ledger.
 pub const NAME: &str = "staging_refresh";
@@ -51,24 +51,20 @@ pub fn workflow() -> Workflow<Services> {
 
 /// Refuses where nothing is configured, or nobody could believe the snapshot. One run at a time.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let refused = |error| futures::future::ready(Err(error)).boxed();
-    let nothing = |problem: &str| BadParams::Nothing { workflow: NAME, problem: problem.to_owned() };
-    if services.staging.is_none() {
-        return refused(nothing("no staging database is configured: set SNAPSHOTS_STAGING_URL where the service runs"));
+    async move {
+        let nothing = |problem: &str| Err(BadParams::Nothing { workflow: NAME, problem: problem.to_owned() });
+        if services.staging.is_none() {
+            return nothing("no staging database is configured: set SNAPSHOTS_STAGING_URL where the service runs");
+        }
+        if services.signing.is_none() {
+            return nothing(
+                "snapshots are not signed, and a restore refuses such: make keys with `snapshots signing-key generate`",
+            );
+        }
+        let Params { network, snapshot, keep_hours } = read(NAME, params)?;
+        let params = |network: &str| json!({ "network": network, "snapshot": snapshot, "keepHours": keep_hours });
+        // There is one staging database, whatever the network.
+        Ok(start_on_network(services, NAME, network, params).await?.unique("staging"))
     }
-    if services.signing.is_none() {
-        return refused(nothing(
-            "snapshots are not signed, and a restore refuses such: make keys with `snapshots signing-key generate`",
-        ));
-    }
-    let params = if params.is_null() { json!({}) } else { params };
-    match serde_json::from_value::<Params>(params) {
-        Ok(Params { network, snapshot, keep_hours }) => start_on_network(
-            services,
-            NAME,
-            network,
-            move |network| json!({ "network": network, "snapshot": snapshot, "keepHours": keep_hours }),
-        ),
-        Err(error) => refused(BadParams::Params { workflow: NAME, problem: error.to_string() }),
-    }
+    .boxed()
 }

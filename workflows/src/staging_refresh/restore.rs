@@ -30,9 +30,8 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Restored, 
     let run = ctx.run().0;
     let mut staging = Staging::open(services).await?;
     staging.current().await?;
-    let next = staging.next(run);
     let dropped = staging.clean(Utc::now() - TimeDelta::hours(i64::from(params.keep_hours)), run).await?;
-    staging.make(&next).await?;
+    let next = staging.make(run).await?;
     let options = Options { verify: true, ..restoring::options(|_| None) };
     let pool = load::connect(&staging.url_of(&next), options.jobs).await.map_err(classify)?;
     let source = Source::bucket(services.store.clone());

@@ -22,7 +22,7 @@ use snapshot::store::StoreError;
 
 use crate::newest::start_on_network;
 use crate::services::Services;
-use crate::start::BadParams;
+use crate::start::{BadParams, read};
 use crate::step_error::Classify;
 
 pub use drills::{DrillFigures, LastDrill, ProvedSnapshot};
@@ -241,14 +241,11 @@ async fn run(ctx: Ctx<Services>, params: Params) -> Result<Freshness, StepError>
 
 /// Resolves the network.
 pub(crate) fn starter(services: &Services, params: Value) -> BoxFuture<'_, Result<StartRun, BadParams>> {
-    let params = if params.is_null() { json!({}) } else { params };
-    match serde_json::from_value::<Params>(params) {
-        Ok(Params { network }) => start_on_network(services, NAME, network, |network| json!({ "network": network })),
-        Err(error) => {
-            let refused = BadParams::Params { workflow: NAME, problem: error.to_string() };
-            futures::future::ready(Err(refused)).boxed()
-        }
+    async move {
+        let Params { network } = read(NAME, params)?;
+        start_on_network(services, NAME, network, |network| json!({ "network": network })).await
     }
+    .boxed()
 }
 
 #[cfg(test)]

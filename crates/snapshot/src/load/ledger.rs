@@ -3,6 +3,8 @@
 //! Invariant: a chunk is listed exactly if its rows are there; a definition exactly if it was made. The row in `restore` says of
 //! which snapshot, so that two are never mixed. The schema stays: `update` and `verify` read it.
 
+use std::collections::HashMap;
+
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 
 use super::{LoadError, Selection};
@@ -26,7 +28,8 @@ const TABLES: &str = "
     );
     create table if not exists snapshots_restore.definition (
         name text primary key, made_at timestamptz not null default clock_timestamp()
-    )";
+    );
+    create table if not exists snapshots_restore.removed (table_name text primary key, rows bigint not null)";
 
 /// Height under which a table without heights is listed; its further parts are listed below.
 const NO_HEIGHT: i64 = -1;
@@ -228,6 +231,19 @@ pub(super) async fn made(pool: &PgPool) -> sqlx::Result<std::collections::HashSe
 pub(super) async fn note(conn: &mut PgConnection, name: &str) -> sqlx::Result<bool> {
     let claim = "insert into snapshots_restore.definition (name) values ($1) on conflict do nothing";
     Ok(sqlx::query(claim).bind(name).execute(conn).await?.rows_affected() == 1)
+}
+
+/// Notes that rows of a table (schema and name, quoted) were taken away in the transaction that does it.
+pub(super) async fn note_removed(conn: &mut PgConnection, table: &str, rows: u64) -> sqlx::Result<()> {
+    let sql = "insert into snapshots_restore.removed as r values ($1, $2) on conflict (table_name) do update set rows = r.rows + excluded.rows";
+    sqlx::query(sql).bind(table).bind(rows.cast_signed()).execute(conn).await.map(drop)
+}
+
+/// How many rows of each table were taken away since they were restored.
+pub(crate) async fn removed(pool: &PgPool) -> sqlx::Result<HashMap<String, u64>> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("select table_name, rows from snapshots_restore.removed").fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(table, rows)| (table, rows.unsigned_abs())).collect())
 }
 
 /// Runs statements and notes them as done, in one transaction; nothing if they are noted.

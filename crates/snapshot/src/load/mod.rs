@@ -27,6 +27,7 @@ use sqlx::PgPool;
 
 pub use assess::{Assessment, Needs, assess};
 pub use error::{LoadError, Refusal};
+pub(crate) use ledger::removed;
 pub use ledger::{Held, State, held};
 pub use selection::{Part, Selection};
 pub use session::connect;

@@ -78,7 +78,8 @@ async fn views(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     for (id, name, schema) in ahead {
         for table in tables_with_heights(conn, schema.as_deref().unwrap_or_default()).await? {
             let sql = format!("delete from {table} where _block_height > {height}");
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *conn).await?;
+            let removed = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *conn).await?.rows_affected();
+            ledger::note_removed(conn, &table, removed).await?;
         }
         let sql = format!("update public.views set last_processed_block = {height} where id = $1::uuid");
         sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(&mut *conn).await?;
@@ -109,6 +110,7 @@ async fn jobs(conn: &mut PgConnection) -> sqlx::Result<(u64, u64)> {
             and block_height > (select coalesce(max(height), 0) from public.blocks)",
     );
     let removed = removed.execute(&mut *conn).await?.rows_affected();
+    ledger::note_removed(conn, "public.\"jobs\"", removed).await?;
     let returned =
         sqlx::query("update public.jobs set status = 'pending', locked_at = null, locked_by = null where status = 'processing'");
     Ok((returned.execute(conn).await?.rows_affected(), removed))
