@@ -332,7 +332,8 @@ async fn dropped_connections_cost_no_attempt() {
     worker.services.gate.add_permits(1000);
     let detail = bench.finished(run).await;
     assert_eq!(detail.run.state, RunState::Succeeded, "{:?}", detail.run.error);
-    assert!(detail.attempts.iter().all(|attempt| attempt.no == 1));
+    let others: Vec<_> = detail.attempts.iter().filter(|attempt| attempt.no != 1).collect();
+    assert!(others.is_empty(), "{others:#?}");
     worker.stop().await;
 }
 

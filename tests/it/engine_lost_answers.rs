@@ -1,4 +1,4 @@
-//! Claims that took effect without their worker hearing of it, since the connection broke in between.
+//! What took effect without its worker hearing of it, since the connection broke in between: claims, and fetches of doorbells.
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
-use crate::engine_support::{Bench, poll};
+use crate::{
+    engine_support::{Bench, poll},
+    support::wait_until,
+};
 
 struct Gate {
     begun: AtomicUsize,
@@ -87,4 +90,46 @@ async fn a_claim_whose_answer_was_lost_costs_its_step_no_attempt_and_no_wait_for
 #[tokio::test]
 async fn a_claim_of_many_whose_answer_was_lost_costs_none_of_its_steps_an_attempt() {
     gives_back_what_it_never_heard_of(16).await;
+}
+
+#[tokio::test]
+async fn doorbells_that_a_broken_pull_loop_had_fetched_are_heard_long_before_apalis_misses_the_loop() {
+    let mut bench = Bench::new(one_step).await;
+    // Not by the sweep's own word either.
+    bench.config.doorbell_lost_after = Duration::from_secs(120);
+    bench.config.io_slots = 1;
+    let worker = bench.worker(Gate { begun: AtomicUsize::new(0), open: Semaphore::new(1) });
+    poll("the process is known", async || loops(&bench).await == 1).await;
+    sqlx::raw_sql(CUT).execute(&bench.pool).await.unwrap();
+    let run = bench.client.start(&StartRun::new("one", json!(1))).await.unwrap();
+    // Its doorbell was answered in vain; now it looks as if the answer to the fetch had been lost.
+    let fetched = "update apalis.jobs j set status = 'Queued', lock_at = now(), done_at = null
+         from snapshots.step s where s.doorbell = j.id and s.run_id = $1 and j.status = 'Done' and j.lock_by is not null";
+    poll("the doorbell was fetched", async || {
+        sqlx::query(fetched).bind(run).execute(&bench.pool).await.unwrap().rows_affected() == 1
+    })
+    .await;
+    sqlx::raw_sql("drop function cut cascade").execute(&bench.pool).await.unwrap();
+    let kill = "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid()";
+    poll("the pull loop begins anew", async || {
+        // Whichever connection the pool gives may have been cut before.
+        let _ = sqlx::query(kill).execute(&bench.pool).await;
+        loops(&bench).await > 1
+    })
+    .await;
+    let ended = async || bench.client.run(run).await.unwrap().unwrap().state == RunState::Succeeded;
+    // apalis would take five heartbeats of ten seconds.
+    wait_until(Duration::from_secs(30), "the step is heard of", ended).await;
+    worker.stop().await;
+}
+
+/// Pull loops of queue `io` that ever began.
+async fn loops(bench: &Bench<Gate>) -> i64 {
+    let sql = "select count(*) from apalis.workers where id like '%/io/%'";
+    loop {
+        if let Ok(count) = sqlx::query_scalar(sql).fetch_one(&bench.pool).await {
+            return count;
+        }
+    }
 }

@@ -68,6 +68,17 @@ pub(crate) async fn ring(conn: &mut PgConnection, steps: &[StepId]) -> sqlx::Res
     Ok(())
 }
 
+/// Takes doorbells away from pull loops that ended, whose names begin with `former`, and that `present` has not fetched. Else they
+/// would be offered to others only when the loop had been silent for long, and sweep leaves them alone while the process beats.
+pub(crate) async fn release(pool: &PgPool, former: &str, present: &str) -> sqlx::Result<u64> {
+    let sql = "with released as ( \
+             delete from apalis.jobs \
+             where starts_with(lock_by, $1) and lock_by <> $2 and status in ('Queued', 'Running') returning id \
+         ) \
+         update snapshots.step s set doorbell = null, rang_at = null from released r where s.doorbell = r.id and s.state = 'ready'";
+    Ok(sqlx::query(sql).bind(former).bind(present).execute(pool).await?.rows_affected())
+}
+
 /// Deletes doorbells answered longer than `age` ago, at most `limit`. Returns how many.
 pub(crate) async fn prune(pool: &PgPool, age: Duration, limit: i64) -> sqlx::Result<u64> {
     let sql = "delete from apalis.jobs where id in (select id from apalis.jobs \

@@ -34,6 +34,7 @@ mod once;
 mod operations;
 mod pause;
 mod prepare;
+mod pull;
 mod queries;
 mod redact;
 mod registry;

@@ -73,15 +73,14 @@ impl<S: Send + Sync + 'static> Runner<S> {
         if self.shutdown.soft.is_cancelled() {
             return;
         }
+        let claiming = self.held.claiming();
         let claimed = match statements::claim(&self.pool, step, &self.claimant).await {
-            Ok(Some(claimed)) => claimed,
-            Ok(None) => return debug!(step.id = %step, "stale doorbell, or no slot"),
+            Ok(claimed) => claimed,
             // Sweep rings again.
-            Err(error) => {
-                self.held.doubt();
-                return warn!(step.id = %step, error = chain(&error), "cannot claim the step");
-            }
+            Err(error) => return warn!(step.id = %step, error = chain(&error), "cannot claim the step"),
         };
+        claiming.answered();
+        let Some(claimed) = claimed else { return debug!(step.id = %step, "stale doorbell, or no slot") };
         // Nothing in `execute` panics but the step, and that is caught.
         let _ = self.spawn(claimed, slot, false).await;
     }
@@ -98,13 +97,12 @@ impl<S: Send + Sync + 'static> Runner<S> {
             }
             let more = std::iter::from_fn(|| Arc::clone(&slots).try_acquire_owned().ok());
             let free: Vec<_> = std::iter::once(slot).chain(more.take(most - 1)).collect();
+            let claiming = self.held.claiming();
             let claimed = match statements::claim_many(&self.pool, queue, free.len(), &self.claimant).await {
                 Ok(claimed) => claimed,
-                Err(error) => {
-                    self.held.doubt();
-                    return warn!(%queue, error = chain(&error), "cannot claim steps");
-                }
+                Err(error) => return warn!(%queue, error = chain(&error), "cannot claim steps"),
             };
+            claiming.answered();
             let are_more = claimed.len() == free.len();
             for (claimed, slot) in claimed.into_iter().zip(free) {
                 // Its end is seen by its slot.

@@ -38,6 +38,27 @@ impl Drop for Holding {
     }
 }
 
+/// A claim under way. Dropped without an answer, it leaves a doubt.
+#[derive(Debug)]
+pub(crate) struct Claiming<'a> {
+    held: Option<&'a Held>,
+}
+
+impl Claiming<'_> {
+    /// The database said what was claimed.
+    pub(crate) fn answered(mut self) {
+        self.held = None;
+    }
+}
+
+impl Drop for Claiming<'_> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held {
+            held.in_doubt.notify_one();
+        }
+    }
+}
+
 impl Held {
     /// Notes that an attempt has begun.
     pub(crate) fn hold(self: &Arc<Self>, lease: Lease) -> Holding {
@@ -45,17 +66,18 @@ impl Held {
         Holding { held: Arc::clone(self), token: lease.token }
     }
 
-    /// Says that a claim failed, which may have taken effect all the same.
-    pub(crate) fn doubt(&self) {
-        self.in_doubt.notify_one();
+    /// To be called before a claim, since even one that is dropped may take effect.
+    pub(crate) fn claiming(&self) -> Claiming<'_> {
+        Claiming { held: Some(self) }
     }
 
     /// Gives back what nobody heard of, after each doubt, as soon as the database answers; never ends.
     pub(crate) async fn give_back_unheard(&self, pool: &PgPool, claimant: &Claimant) {
-        // Time for answers that are on their way, short of a renewal's.
+        // Time for claims and answers that are on their way, short of a renewal's.
         let wait = (claimant.lease / 12).min(Duration::from_secs(1));
         loop {
             self.in_doubt.notified().await;
+            tokio::time::sleep(wait).await;
             while let Err(error) = self.settle(pool, &claimant.worker, wait).await {
                 warn!(error = chain(&error), "cannot look for claims whose answer was lost, trying again");
                 tokio::time::sleep(wait).await;

@@ -282,7 +282,7 @@ returns setof bigint language sql as $$
                  from apalis.workers a
                  join apalis.jobs j on j.lock_by = a.id
                  where j.status in ('Queued', 'Running')
-                   -- A pull loop is named after its worker: see Supervisor in engine.rs.
+                   -- A pull loop is named after its worker: see Supervisor in pull.rs.
                    and not exists (
                        select 1 from snapshots.worker w
                        where starts_with(a.id, w.id || '/')
