@@ -1,4 +1,4 @@
-//! The embedded S3 server: conditional writes, ranges, multipart uploads.
+//! The embedded S3 server: conditional writes, ranges, restarts; multipart uploads are in `embedded_multipart`.
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -9,7 +9,6 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use futures::future::join_all;
 use snapshot::store::{PATIENCE, StoreConfig};
 use workers::embedded::postgres::{Durability, EmbeddedPostgres, PostgresOptions};
@@ -22,7 +21,7 @@ fn client(bucket: &TestBucket) -> Client {
     client_for(bucket.config())
 }
 
-fn client_for(config: &StoreConfig) -> Client {
+pub(crate) fn client_for(config: &StoreConfig) -> Client {
     let credentials = Credentials::new(&config.access_key, &config.secret_key, None, None, "test");
     let built = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -124,40 +123,6 @@ async fn a_body_that_does_not_match_its_digest_never_becomes_visible() {
     let gone = client.get_object().bucket(bucket.name()).key("k").send().await;
     assert_eq!(gone.unwrap_err().code(), Some("NoSuchKey"));
     assert_eq!(std::fs::read_dir(bucket.root()).unwrap().count(), 0);
-}
-
-#[tokio::test]
-async fn a_multipart_upload_is_listed_refuses_foreign_parts_and_joins_in_order() {
-    let bucket = support::bucket().await;
-    let client = client(&bucket);
-    let begin = client.create_multipart_upload().bucket(bucket.name()).key("archive").content_type("application/zstd");
-    let upload = begin.send().await.unwrap().upload_id().unwrap().to_owned();
-    let mut parts = Vec::new();
-    for (number, size) in [(1, 6 << 20), (2, 6 << 20), (3, 100)] {
-        let body = vec![u8::try_from(number).unwrap(); size];
-        let part = client.upload_part().bucket(bucket.name()).key("archive").upload_id(&upload).part_number(number);
-        let etag = part.body(body.into()).send().await.unwrap().e_tag().unwrap().to_owned();
-        parts.push(CompletedPart::builder().part_number(number).e_tag(etag).build());
-    }
-    let listed = client.list_parts().bucket(bucket.name()).key("archive").upload_id(&upload).send().await.unwrap();
-    let seen = |part: &aws_sdk_s3::types::Part| (part.part_number(), part.e_tag().map(str::to_owned));
-    let expected: Vec<_> = parts.iter().map(|part| (part.part_number(), part.e_tag().map(str::to_owned))).collect();
-    assert_eq!(listed.parts().iter().map(seen).collect::<Vec<_>>(), expected);
-    let complete = |parts: Vec<CompletedPart>| {
-        let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        client.complete_multipart_upload().bucket(bucket.name()).key("archive").upload_id(&upload).multipart_upload(all).send()
-    };
-    let mut foreign = parts.clone();
-    foreign[1] = CompletedPart::builder().part_number(2).e_tag(foreign[0].e_tag().unwrap()).build();
-    assert_eq!(complete(foreign).await.unwrap_err().code(), Some("InvalidPart"));
-    let etag = complete(parts.clone()).await.unwrap().e_tag().unwrap().to_owned();
-    assert!(etag.ends_with("-3\""), "{etag}");
-    assert_eq!(complete(parts).await.unwrap_err().code(), Some("NoSuchUpload"));
-    let whole = client.get_object().bucket(bucket.name()).key("archive").send().await.unwrap();
-    assert_eq!((whole.content_type(), whole.e_tag()), (Some("application/zstd"), Some(etag.as_str())));
-    let bytes = whole.body.collect().await.unwrap().to_vec();
-    let expected = [vec![1; 6 << 20], vec![2; 6 << 20], vec![3; 100]].concat();
-    assert!(bytes == expected);
 }
 
 #[tokio::test]

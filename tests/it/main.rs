@@ -22,6 +22,7 @@ mod cli_progress;
 mod cli_stop;
 mod demo_whole;
 mod embedded_child;
+mod embedded_multipart;
 mod embedded_postgres;
 mod embedded_s3;
 mod engine_attempts;

@@ -2,7 +2,8 @@
 //!
 //! The service talks to it over HTTP with credentials, as to any other S3: there is one storage path. Invariants:
 //! it listens on loopback only; conditional writes are atomic; a write that was answered survives a crash (of the
-//! machine too, unless ephemeral), and one that was not leaves nothing under its key.
+//! machine too, unless ephemeral), and one that was not leaves nothing under its key; a part is no write until its upload is completed.
+mod ahead;
 mod commit;
 mod identity;
 mod layout;

@@ -4,43 +4,66 @@
 //! goes. Here an upload ends only after its object is visible. Invariant: until then every part that was
 //! acknowledged is there, and a part is joined only if its `ETag` is the one the client names. Bytes are hashed once,
 //! when they arrive; joining is a copy inside the kernel.
-use std::fs::File;
+//!
+//! Parts are not flushed one by one: the whole is, before it is visible. A machine that lost its power may have lost parts, so
+//! after another start of the machine they are hashed again, and one that is not what it was is refused.
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use s3s::crypto::{Checksum, Md5};
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use uuid::Uuid;
 
-use super::commit::{Conditions, Staged, explain, io_error, md5_of, remove_if_there, sync};
+use super::ahead::{self, Joined};
+use super::commit::{Conditions, explain, io_error, md5_of, remove_if_there};
 use super::layout::Layout;
 use super::objects::{Objects, blocking};
 
 /// Every part but the last must have this many bytes (AWS S3 user guide, "multipart upload limits").
 const MIN_PART_BYTES: u64 = 5 * 1024 * 1024;
 
-/// A part that is on the disk.
-struct Stored {
-    number: i32,
-    path: PathBuf,
-    bytes: u64,
+/// A part that is stored.
+pub(super) struct Stored {
+    pub(super) number: i32,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
     /// Hex md5 of the bytes.
-    etag: String,
+    pub(super) etag: String,
 }
 
 impl Stored {
     fn read(layout: &Layout, upload: &str, number: i32) -> io::Result<Self> {
+        if let Some(known) = Self::known(layout, upload, number)? {
+            return Ok(known);
+        }
+        let path = layout.part(upload, number);
+        Ok(Self { number, bytes: std::fs::metadata(&path)?.len(), etag: md5_of(&path)?, path })
+    }
+
+    /// A part whose `ETag` was written since the machine started. It is written after the part; a crash between the two
+    /// leaves none.
+    pub(super) fn known(layout: &Layout, upload: &str, number: i32) -> io::Result<Option<Self>> {
+        let Ok(recorded) = std::fs::read_to_string(layout.part_etag(upload, number)) else { return Ok(None) };
+        let Some((etag, _)) = recorded.split_once(' ').filter(|(_, boot)| *boot == boot_id()) else { return Ok(None) };
         let path = layout.part(upload, number);
         let bytes = std::fs::metadata(&path)?.len();
-        // Written after the part; a crash between the two leaves none, or a torn one.
-        let recorded = std::fs::read_to_string(layout.part_etag(upload, number)).ok().filter(|etag| etag.len() == 32);
-        let etag = match recorded {
-            Some(etag) => etag,
-            None => md5_of(&path)?,
-        };
-        Ok(Self { number, path, bytes, etag })
+        Ok(Some(Self { number, path, bytes, etag: etag.to_owned() }))
     }
+
+    fn record(layout: &Layout, upload: &str, number: i32, etag: &str) -> io::Result<()> {
+        std::fs::write(layout.part_etag(upload, number), format!("{etag} {}", boot_id()))
+    }
+}
+
+/// What tells this start of the machine from others; of this process where the system has no such thing.
+fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        id.map_or_else(|_| Uuid::new_v4().to_string(), |id| id.trim().to_owned())
+    })
 }
 
 impl Objects {
@@ -63,14 +86,10 @@ impl Objects {
         remove_if_there(&self.layout.part_etag(&upload, number)).map_err(io_error)?;
         let answer = self.inner.upload_part(req).await.map_err(explain)?;
         let etag = answer.output.e_tag.as_ref().map(|etag| etag.value().to_owned()).unwrap_or_default();
-        let (layout, durable) = (self.layout.clone(), self.durable);
-        blocking(move || {
-            if durable {
-                sync(&layout.part(&upload, number)).map_err(io_error)?;
-            }
-            std::fs::write(layout.part_etag(&upload, number), etag).map_err(io_error)
-        })
-        .await?;
+        let (layout, joining, durable) = (self.layout.clone(), self.ahead.of(&upload), self.durable);
+        Stored::record(&layout, &upload, number, &etag).map_err(io_error)?;
+        // The client need not wait for this; completing the upload does.
+        tokio::task::spawn_blocking(move || ahead::extend(&joining, &layout, &upload, durable));
         Ok(answer)
     }
 
@@ -110,14 +129,15 @@ impl Objects {
         let conditions = Conditions { if_match, if_none_match };
         conditions.check(&self.layout, &bucket, &key)?;
         let named = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
-        let (layout, upload) = (self.layout.clone(), upload_id.clone());
+        let (layout, ahead, upload) = (self.layout.clone(), Arc::clone(&self.ahead), upload_id.clone());
         let begun = layout.upload_attributes(&bucket, &key, &upload);
         let (staged, etag) = blocking(move || {
             let parts = chosen(&layout, &upload, &named)?;
-            let staged = Staged::new(&layout);
-            std::fs::copy(begun, staged.attributes()).map_err(io_error)?;
-            let etag = join(&parts, &staged).map_err(io_error)?;
-            Ok((staged, etag))
+            let joined = join(&layout, ahead.take(&upload), &parts).map_err(io_error)?;
+            std::fs::copy(begun, joined.staged.attributes()).map_err(io_error)?;
+            let etag = etag_of(&parts).map_err(io_error)?;
+            std::fs::write(joined.staged.internal(), serde_json::json!({ "e_tag": etag }).to_string()).map_err(io_error)?;
+            Ok((joined.staged, etag))
         })
         .await?;
         self.commit(staged, &bucket, &key, conditions).await?;
@@ -161,21 +181,23 @@ fn chosen(layout: &Layout, upload: &str, named: &[CompletedPart]) -> S3Result<Ve
     }
 }
 
-/// Joins the parts in staging and returns the `ETag`: md5 of the parts' md5s, a hyphen, their number.
-fn join(parts: &[Stored], staged: &Staged) -> io::Result<String> {
-    let mut whole = File::create(staged.object())?;
+/// Joins what is not joined yet.
+fn join(layout: &Layout, ahead: Option<Joined>, parts: &[Stored]) -> io::Result<Joined> {
+    let (mut joined, held) = match ahead.and_then(|joined| joined.holds(parts).map(|held| (joined, held))) {
+        Some(begun) => begun,
+        None => (Joined::new(layout)?, 0),
+    };
+    parts[held..].iter().try_for_each(|part| joined.append(part))?;
+    Ok(joined)
+}
+
+/// The `ETag` of the whole: md5 of the parts' md5s, a hyphen, their number.
+fn etag_of(parts: &[Stored]) -> io::Result<String> {
     let mut md5 = Md5::new();
     for part in parts {
-        // On Linux `io::copy` between files is copy_file_range: no byte passes through us.
-        let copied = io::copy(&mut File::open(&part.path)?, &mut whole)?;
-        if copied != part.bytes {
-            return Err(io::Error::other(format!("part {} changed while it was joined", part.number)));
-        }
         md5.update(&hex::decode(&part.etag).map_err(io::Error::other)?);
     }
-    let etag = format!("{}-{}", hex::encode(md5.finalize()), parts.len());
-    std::fs::write(staged.internal(), serde_json::json!({ "e_tag": etag }).to_string())?;
-    Ok(etag)
+    Ok(format!("{}-{}", hex::encode(md5.finalize()), parts.len()))
 }
 
 /// Ends the upload: first its existence, then its parts, which a later start would sweep too.

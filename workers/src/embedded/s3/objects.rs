@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::RwLock;
 use tokio_util::io::ReaderStream;
 
+use super::ahead::Ahead;
 use super::commit::{Conditions, Staged, explain, io_error, remove_if_there, sync};
 use super::layout::{Layout, STAGING};
 
@@ -29,6 +30,8 @@ pub(super) struct Objects {
     pub(super) layout: Layout,
     /// Whether a write is on the disk before it is answered.
     pub(super) durable: bool,
+    /// Parts of uploads under way, joined while others arrive.
+    pub(super) ahead: Arc<Ahead>,
     locks: Vec<Arc<RwLock<()>>>,
     hasher: RandomState,
 }
@@ -36,7 +39,7 @@ pub(super) struct Objects {
 impl Objects {
     pub(super) fn new(inner: FileSystem, layout: Layout, durable: bool) -> Self {
         let locks = (0..LOCKS).map(|_| Arc::default()).collect();
-        Self { inner, layout, durable, locks, hasher: RandomState::new() }
+        Self { inner, layout, durable, ahead: Arc::default(), locks, hasher: RandomState::new() }
     }
 
     pub(super) fn lock(&self, bucket: &str, key: &str) -> Arc<RwLock<()>> {
@@ -241,6 +244,7 @@ impl S3 for Objects {
         req: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         self.known_upload(&req.input.bucket, &req.input.key, &req.input.upload_id)?;
+        drop(self.ahead.take(&req.input.upload_id));
         self.inner.abort_multipart_upload(req).await.map_err(explain)
     }
 }
