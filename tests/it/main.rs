@@ -47,6 +47,7 @@ mod full_profile;
 mod house_layout;
 mod operations;
 mod restore_after;
+mod restore_fast;
 mod restore_kill;
 mod restore_parts;
 mod restore_refuses;

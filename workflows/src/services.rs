@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snapshot::columns::ColumnRules;
+use snapshot::cut::ReadThread;
 use snapshot::drill;
 use snapshot::encrypt::Recipients;
 use snapshot::manifest::Archive;
@@ -22,6 +23,8 @@ use crate::scratch::ScratchPlaces;
 pub struct Services {
     /// The indexed database: the chain is read from it.
     pub indexed: PgPool,
+    /// Rows of it are read in bulk on this thread.
+    pub reading: ReadThread,
     /// Its URL, for stock `pg_dump`. Holds a password: never log it.
     pub indexed_url: String,
     /// The control database: our schema `snapshots`.

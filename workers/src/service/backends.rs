@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use snapshot::cut::ReadThread;
 use snapshot::encrypt::Recipients;
 use snapshot::sign::Keyring;
 use snapshot::store::{self, Store, StoreConfig, StoreError};
@@ -133,8 +134,10 @@ impl Backends {
         };
         let runs = workflows::runs(control.clone())?;
         let indexed_url = self.database_url.clone();
+        let reading = ReadThread::start(&indexed).context("cannot start a thread that reads rows")?;
         Ok(Services {
             indexed,
+            reading,
             indexed_url,
             control,
             runs,

@@ -150,6 +150,7 @@ impl Service {
             tasks.iter().for_each(JoinHandle::abort);
         }
         self.traces.stop().await;
+        self.services.reading.close().await;
         self.services.indexed.close().await;
         self.services.control.close().await;
         Found::remove(self.backends.dir());

@@ -18,7 +18,7 @@ use snapshot::key::SnapshotPath;
 use snapshot::manifest::{Archive, Finality, Manifest, Pointer, Producer, Profile, SchemaObject, SequenceValue, VERSION, totals};
 use snapshot::schema::dump_everything;
 use snapshot::toc;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use super::Params;
 use crate::full_catalog::{self, FullRow};
@@ -54,7 +54,8 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Dumped, St
     if let Some(dumped) = written(&ctx, full, &path, &row).await? {
         return Ok(dumped);
     }
-    let copied = copy(&ctx, full, &path).await?;
+    let (mine, to) = (ctx.clone(), (full.clone(), path.clone()));
+    let copied = services.reading.run(|pool| copy(mine, pool, to)).await?;
     let manifest = manifest(services, &path, &row, copied);
     publish(&ctx, full, &manifest).await
 }
@@ -104,11 +105,11 @@ async fn written(
     }
 }
 
-async fn copy(ctx: &Ctx<Services>, full: &FullProfile, path: &SnapshotPath) -> Result<Copied, StepError> {
+async fn copy(ctx: Ctx<Services>, pool: PgPool, (full, path): (FullProfile, SnapshotPath)) -> Result<Copied, StepError> {
     let services = ctx.services();
-    let vault = Vault { store: &full.store, path, recipients: &full.recipients };
+    let vault = Vault { store: &full.store, path: &path, recipients: &full.recipients };
     // A connection of its own: one that is left in the middle of a COPY must not go back to the others.
-    let mut conn = PgConnection::connect_with(&services.indexed.connect_options()).await.map_err(classify)?;
+    let mut conn = PgConnection::connect_with(&pool.connect_options()).await.map_err(classify)?;
     let (mut tx, exported) = full::begin(&mut conn).await.map_err(classify)?;
     let tip = full::tip(&mut tx).await.map_err(classify)?.ok_or_else(|| classify(HeightError::Empty))?;
     height::network(&mut tx, Some(&path.network)).await.map_err(classify)?;

@@ -11,6 +11,7 @@ use snapshot::chunk::{Chunk, Heights};
 use snapshot::cut::{begin_export, digest_rows};
 use snapshot::key::Key;
 use snapshot::manifest::Manifest;
+use sqlx::PgPool;
 
 use super::Chosen;
 use crate::dirty;
@@ -71,9 +72,13 @@ async fn changed_rows(services: &Services, manifest: &Manifest, chunk: &Chunk) -
     let Some(shape) = manifest.shapes.iter().find(|shape| shape.name == chunk.table) else {
         return Ok(Some("its manifest does not name the table's columns".into()));
     };
-    let mut conn = services.indexed.acquire().await.map_err(classify)?;
-    let mut tx = begin_export(&mut conn).await.map_err(classify)?;
-    let now = digest_rows(&mut tx, shape, chunk.heights).await.map_err(classify)?;
+    let (shape, heights) = (shape.clone(), chunk.heights);
+    let digest = |pool: PgPool| async move {
+        let mut conn = pool.acquire().await?;
+        let mut tx = begin_export(&mut conn).await?;
+        digest_rows(&mut tx, &shape, heights).await
+    };
+    let now = services.reading.run(digest).await.map_err(classify)?;
     let differs = now.content_sha256 != chunk.content_sha256;
     Ok(differs.then(|| format!("{} rows in the database differ from the {} that were published", now.rows, chunk.rows)))
 }

@@ -11,7 +11,7 @@ use snapshot::columns::{CHAIN_TABLES, TableShape};
 use snapshot::cut::{ChainLink, CutError, Inspection, Target, begin_export, cut_query, cut_table, digest_rows, select_all};
 use snapshot::fingerprint;
 use snapshot::grid::GridRange;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use super::plan::{DumpJob, Plan};
 use crate::figures::Phase;
@@ -34,8 +34,13 @@ pub(super) struct Dumped {
 }
 
 pub(super) async fn run(ctx: Ctx<Services>, job: DumpJob) -> Result<Dumped, StepError> {
+    let reading = ctx.services().reading.clone();
+    reading.run(|pool| dump(ctx, pool, job)).await
+}
+
+async fn dump(ctx: Ctx<Services>, pool: PgPool, job: DumpJob) -> Result<Dumped, StepError> {
     let plan: Plan = ctx.output("plan").await?;
-    let mut conn = ctx.services().indexed.acquire().await.map_err(classify)?;
+    let mut conn = pool.acquire().await.map_err(classify)?;
     let mut tx = begin_export(&mut conn).await.map_err(classify)?;
     match job {
         DumpJob::Range(range) => dump_range(&ctx, &mut tx, &plan, range).await,

@@ -1,13 +1,14 @@
 //! Cuts chunks: COPY text by height → order within each height → sha256 → zstd → sha256 → one conditional PUT under the digest. No scratch disk.
 //!
 //! Compression and hashing run on a blocking thread that is fed by a short queue, so that neither the database nor the
-//! async threads wait for the other. Memory is bounded by the queue and the compressed size of one chunk.
+//! async threads wait for the other; rows are read on a thread of its own ([`ReadThread`]). Memory is bounded by the queue and the compressed size of one chunk.
 //! Invariant: the bytes of a chunk depend on its rows and the compression parameters alone.
 
 mod frame;
 mod inspect;
 mod order;
 mod rows;
+mod thread;
 mod whole;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ pub use frame::LEVEL;
 pub use inspect::{ChainLink, Inspection};
 pub(crate) use order::field;
 pub use rows::{RangeDigest, begin_export, digest_rows, select_all};
+pub use thread::ReadThread;
 pub use whole::{Vault, cut_whole};
 
 use crate::buffer::Buffer;

@@ -1,10 +1,8 @@
 //! Rows as COPY text: the statement, the session that makes it canonical, and the stream in blocks of whole heights.
 
-use std::time::Duration;
-
 use bytes::Bytes;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use futures::{FutureExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::sync::mpsc;
@@ -16,9 +14,6 @@ use crate::buffer::Buffer;
 use crate::chunk::Heights;
 use crate::columns::{TableShape, quote};
 
-/// How long a drained socket is left to fill, at least: the timer wakes at its next millisecond, half of one later on average,
-/// which is about what a server takes to fill 200 kB.
-const FILLING: Duration = Duration::from_micros(100);
 /// Rows are handed on in blocks of about this size, each of which becomes one zstd frame. Large enough that neither the
 /// hand-over nor the beginning of a frame costs much (measured: 8 MiB frames +0.4 %, 4 MiB +1.2 %), small enough for memory:
 /// each cut holds three of them.
@@ -87,7 +82,7 @@ pub(super) async fn forward(conn: &mut PgConnection, sql: &str, order: &RowOrder
     let mut rows = copy_out(conn, sql).await?;
     let mut block = Buffer::new();
     let mut height = Vec::new();
-    while let Some(row) = next_row(&mut rows).await? {
+    while let Some(row) = rows.try_next().await? {
         if block.len() >= BLOCK_BYTES && order.height(&row) != height {
             block = sender.send(block).await;
         }
@@ -108,7 +103,7 @@ pub(super) async fn forward(conn: &mut PgConnection, sql: &str, order: &RowOrder
 pub(super) async fn forward_all(conn: &mut PgConnection, sql: &str, sender: BlockSender) -> sqlx::Result<()> {
     let mut rows = copy_out(conn, sql).await?;
     let mut block = Buffer::new();
-    while let Some(row) = next_row(&mut rows).await? {
+    while let Some(row) = rows.try_next().await? {
         block.extend_from_slice(&row);
         if block.len() >= BLOCK_BYTES {
             block = sender.send(block).await;
@@ -124,16 +119,6 @@ pub(super) async fn forward_all(conn: &mut PgConnection, sql: &str, sender: Bloc
 /// more than reading the row (measured: 2 % of a cut); so it is begun where there is no span.
 async fn copy_out<'c>(conn: &'c mut PgConnection, sql: &str) -> sqlx::Result<BoxStream<'c, sqlx::Result<Bytes>>> {
     conn.copy_out_raw(sql).with_subscriber(NoSubscriber::new()).await
-}
-
-/// The next row. The server sends 8 kB at a time, and waking up for each costs both sides more than reading it. So where nothing
-/// is there, it is let fill the socket's buffer for a moment (measured: a tenth of the CPU of a cut).
-async fn next_row(rows: &mut BoxStream<'_, sqlx::Result<Bytes>>) -> sqlx::Result<Option<Bytes>> {
-    if let Some(row) = rows.try_next().now_or_never() {
-        return row;
-    }
-    tokio::time::sleep(FILLING).await;
-    rows.try_next().await
 }
 
 /// What a range of rows looks like now.

@@ -76,6 +76,11 @@ impl Definitions {
         Ok(())
     }
 
+    /// Indexes, primary keys and unique constraints of a table.
+    pub(super) fn indexes_on<'a>(&'a self, table: &str) -> Vec<&'a TocEntry> {
+        self.indexes.iter().filter(|entry| table_of(entry) == table).collect()
+    }
+
     /// Foreign keys, then triggers and what else comes last. A key is first added without looking at rows, under a short lock,
     /// and validated afterwards, so that those of several tables are validated at once. Returns what had to be left out.
     pub(super) async fn create_foreign_keys(&self, job: &Job<'_>) -> Result<Vec<String>, LoadError> {
@@ -109,7 +114,8 @@ impl Definitions {
     }
 }
 
-async fn build(job: &Job<'_>, entry: &TocEntry) -> Result<(), LoadError> {
+/// Makes an index, unless it is there.
+pub(super) async fn build(job: &Job<'_>, entry: &TocEntry) -> Result<(), LoadError> {
     let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
     memory(&mut conn, job.options.jobs).await.map_err(LoadError::at("set the memory of an index build"))?;
     make(&mut conn, entry).await

@@ -1,19 +1,92 @@
 //! Rows, a transaction per table, frozen as they are written: no later rewrite by vacuum and, where `wal_level` is minimal, next to
 //! no WAL. A table that was interrupted begins anew; one that was committed stays.
+//!
+//! A table is loaded by one connection, and one table is most of the chain: meanwhile the others build the indexes of tables that
+//! are there already.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use sqlx::Connection;
+use tokio::sync::Notify;
 
 use super::copy::{Freeze, copy};
+use super::definitions::{Definitions, build};
 use super::rows::{Loaded, shape, tell};
 use super::{Job, LoadError, Part, ledger};
 use crate::columns::TableShape;
+use crate::toc::TocEntry;
 
-/// Loads every table of the selection that is not there yet.
-pub(super) async fn load(job: &Job<'_>) -> Result<Loaded, LoadError> {
+/// What a connection does next.
+enum Work<'a> {
+    Rows(VecDeque<Part>),
+    Index(&'a TocEntry),
+}
+
+#[derive(Default)]
+struct Waiting<'a> {
+    /// Tables without their rows, the largest first.
+    tables: VecDeque<VecDeque<Part>>,
+    /// Tables that are being loaded.
+    loading: usize,
+    /// Indexes of tables with their rows.
+    indexes: VecDeque<&'a TocEntry>,
+}
+
+/// Work that several connections share.
+struct Queue<'a> {
+    definitions: &'a Definitions,
+    waiting: Mutex<Waiting<'a>>,
+    changed: Notify,
+}
+
+impl<'a> Queue<'a> {
+    fn new(definitions: &'a Definitions, tables: VecDeque<VecDeque<Part>>) -> Self {
+        Self { definitions, waiting: Mutex::new(Waiting { tables, ..Waiting::default() }), changed: Notify::new() }
+    }
+
+    /// Rows before indexes; waits while tables are loaded whose indexes will come. `None`: nothing will.
+    async fn next(&self) -> Option<Work<'a>> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let mut waiting = self.waiting();
+                if let Some(parts) = waiting.tables.pop_front() {
+                    waiting.loading += 1;
+                    return Some(Work::Rows(parts));
+                }
+                if let Some(index) = waiting.indexes.pop_front() {
+                    return Some(Work::Index(index));
+                }
+                if waiting.loading == 0 {
+                    return None;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// A table has its rows.
+    fn loaded(&self, table: &str) {
+        let mut waiting = self.waiting();
+        waiting.loading -= 1;
+        waiting.indexes.extend(self.definitions.indexes_on(table));
+        drop(waiting);
+        self.changed.notify_waiters();
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<'a>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Loads every table of the selection that is not there yet, and builds its indexes as far as there is time.
+pub(super) async fn load(job: &Job<'_>, definitions: &Definitions) -> Result<Loaded, LoadError> {
     let parts = job.options.selection.parts(&job.opened.manifest)?;
     let before = ledger::loaded(job.pool).await.map_err(LoadError::at("read what is done"))?;
     let total: u64 = parts.iter().map(|part| part.chunk.raw_bytes).sum();
@@ -32,13 +105,29 @@ pub(super) async fn load(job: &Job<'_>) -> Result<Loaded, LoadError> {
     }
     tables.sort_by_key(|parts| std::cmp::Reverse(parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>()));
     let done = AtomicU64::new(bytes_before);
-    let loading = stream::iter(tables).map(|parts| load_table(job, parts, &done)).buffer_unordered(job.options.jobs.max(1));
-    let rows: Vec<u64> = tokio::select! {
-        rows = loading.try_collect() => rows?,
-        () = tell(job, &done, total) => Vec::new(),
-    };
+    let rows = AtomicU64::new(0);
+    let queue = Queue::new(definitions, tables.into());
+    let workers = (0..job.options.jobs.max(1)).map(|_| work(job, &queue, (&done, &rows)));
+    tokio::select! {
+        worked = try_join_all(workers) => worked.map(|_| ())?,
+        () = tell(job, &done, total) => {}
+    }
     job.watch.progress(total, total, "bytes");
-    Ok(Loaded { rows: rows.iter().sum(), raw_bytes: done.load(Ordering::Relaxed) - bytes_before, chunks_before })
+    Ok(Loaded { rows: rows.into_inner(), raw_bytes: done.load(Ordering::Relaxed) - bytes_before, chunks_before })
+}
+
+async fn work(job: &Job<'_>, queue: &Queue<'_>, (done, rows): (&AtomicU64, &AtomicU64)) -> Result<(), LoadError> {
+    while let Some(work) = queue.next().await {
+        match work {
+            Work::Index(entry) => build(job, entry).await?,
+            Work::Rows(parts) => {
+                let table = parts.front().map(|part| part.chunk.table.clone()).unwrap_or_default();
+                rows.fetch_add(load_table(job, parts, done).await?, Ordering::Relaxed);
+                queue.loaded(&table);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One table. Chunks of it that an earlier run loaded one by one are no reason to keep them: the table is truncated first.

@@ -188,7 +188,7 @@ pub async fn restore(
     ledger::begin(pool, opened, &options.selection).await?;
     definitions.create_tables(&job).await?;
     steps.next();
-    let loaded = if options.fast { fast::load(&job).await? } else { rows::load(&job).await? };
+    let loaded = if options.fast { fast::load(&job, &definitions).await? } else { rows::load(&job).await? };
     steps.next();
     definitions.create_indexes(&job).await?;
     steps.next();

@@ -16,7 +16,7 @@ pub use structure::structure;
 
 use crate::chunk::Chunk;
 use crate::columns::TableShape;
-use crate::cut::{begin_export, digest_rows};
+use crate::cut::{ReadThread, begin_export, digest_rows};
 use crate::manifest::Manifest;
 
 /// Which database is looked at.
@@ -75,7 +75,8 @@ impl Report {
 pub async fn database(pool: &PgPool, manifest: &Manifest, subject: Subject, jobs: usize) -> sqlx::Result<Report> {
     let mut report = Report::default();
     let chunks = manifest.chunks.iter().filter(|chunk| subject == Subject::Restored || chunk.heights.is_some());
-    let jobs_of = stream::iter(chunks).map(|chunk| compare(pool, manifest, chunk));
+    let thread = ReadThread::start(pool).map_err(sqlx::Error::Io)?;
+    let jobs_of = stream::iter(chunks).map(|chunk| thread.run(|pool| compare(pool, shape(manifest, chunk), chunk.clone())));
     let compared: Vec<_> = jobs_of.buffer_unordered(jobs.max(1)).try_collect().await?;
     for table in &manifest.shapes {
         let mine = compared.iter().filter(|chunk| chunk.table == table.name);
@@ -107,12 +108,15 @@ struct Compared {
     difference: Option<String>,
 }
 
-async fn compare(pool: &PgPool, manifest: &Manifest, chunk: &Chunk) -> sqlx::Result<Compared> {
-    let missing = TableShape { name: chunk.table.clone(), schema: None, columns: vec![], order: vec![], height: None };
-    let shape = manifest.shapes.iter().find(|shape| shape.name == chunk.table).unwrap_or(&missing);
+fn shape(manifest: &Manifest, chunk: &Chunk) -> TableShape {
+    let missing = || TableShape { name: chunk.table.clone(), schema: None, columns: vec![], order: vec![], height: None };
+    manifest.shapes.iter().find(|shape| shape.name == chunk.table).cloned().unwrap_or_else(missing)
+}
+
+async fn compare(pool: PgPool, shape: TableShape, chunk: Chunk) -> sqlx::Result<Compared> {
     let mut conn = pool.acquire().await?;
     let mut tx = begin_export(&mut conn).await?;
-    let digest = digest_rows(&mut tx, shape, chunk.heights).await?;
+    let digest = digest_rows(&mut tx, &shape, chunk.heights).await?;
     tx.rollback().await?;
     let equal = digest.content_sha256 == chunk.content_sha256;
     let difference = (!equal).then(|| {
