@@ -60,8 +60,8 @@ class Findings:
 def arguments():
     parser = argparse.ArgumentParser(prog="./run bench snapshot", description=__doc__.splitlines()[0])
     parser.add_argument("--blocks", type=int, default=FULL_BLOCKS, help=f"length of the chain; below {FULL_BLOCKS} nothing is recorded")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each side runs")
-    parser.add_argument("--restores", type=int, default=3, help="how often each archive is restored; 0 leaves it out")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each side runs")
+    parser.add_argument("--restores", type=int, default=5, help="how often each archive is restored; 0 leaves it out")
     parser.add_argument("--work", type=Path, help="directory to use and to keep; a chain that is in it already is used again")
     parser.add_argument("--profile", action="store_true", help="one round of ours under `perf record`, and nothing else")
     return parser.parse_args()
