@@ -8,6 +8,8 @@ one with its durable settings. With `--only` nothing is recorded.
 import argparse
 import http.client
 import json
+import os
+import signal
 import statistics
 import sys
 import time
@@ -81,9 +83,17 @@ class Bench:
         """A million finished runs in the service's own ledger: claims beside them, and pages of them."""
         start = time.monotonic()
         run(self.service.pg("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.service.database_url(), "-f", FILL)
+        # A ledger that has grown to this over months has long been vacuumed, and its pages are on the disk.
+        self.service.sql("vacuum (analyze) snapshots.run, snapshots.step, snapshots.attempt")
         self.service.sql("checkpoint")
+        os.sync()
         say(f"a million runs written in {time.monotonic() - start:.0f} s")
-        self.values("claim", 100, database="secondlayer")
+        # Its own workers would answer the same doorbells: this is about one claim that nobody competes with.
+        self.service.process.send_signal(signal.SIGSTOP)
+        try:
+            self.values("claim", 100, database="secondlayer")
+        finally:
+            self.service.process.send_signal(signal.SIGCONT)
         self.found["pages"] = {urlencode(query) or "(none)": self.pages(query) for query in FILTERS}
 
     def pages(self, query):
@@ -163,6 +173,7 @@ Steps do nothing, so the time is the engine's: doorbell, claim, lease, record, w
 - Takeover: worker A runs a step, worker B is idle; A gets SIGKILL at a random moment, B's claim is read from the ledger. A lease is 4 s.
 - Steps a second: {steps.total:.0f} CPU seconds in {steps.wall:.0f} s, of them PostgreSQL {steps.cpu['postgres']:.0f}; the rest is the worker. Every step is
   rung for, claimed, completed and acknowledged in transactions of its own.
+- A claim beside a million runs is measured while the service's own process sleeps, whose workers would answer the same doorbells.
 - Idle: `serve` with all roles {idle['service']:.2f} % of a core, its PostgreSQL {idle['postgres']:.2f} %.
 - Together: {together.total:.0f} CPU seconds in {together.wall:.0f} s, of them PostgreSQL {together.cpu['postgres']:.0f}.
 
