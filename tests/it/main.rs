@@ -20,6 +20,7 @@ mod cli_download;
 mod cli_operations;
 mod cli_progress;
 mod cli_stop;
+mod cut_thread;
 mod demo_whole;
 mod embedded_child;
 mod embedded_multipart;

@@ -68,15 +68,15 @@ pub(crate) async fn ring(conn: &mut PgConnection, steps: &[StepId]) -> sqlx::Res
     Ok(())
 }
 
-/// Takes doorbells away from pull loops that ended, whose names begin with `former`, and that `present` has not fetched. Else they
-/// would be offered to others only when the loop had been silent for long, and sweep leaves them alone while the process beats.
-pub(crate) async fn release(pool: &PgPool, former: &str, present: &str) -> sqlx::Result<u64> {
+/// Takes doorbells away from pull loops that have ended, whose names begin with `former`. Else they would be offered to others only
+/// when the loop had been silent for long, and sweep leaves them alone while the process beats.
+pub(crate) async fn release(pool: &PgPool, former: &str) -> sqlx::Result<()> {
     let sql = "with released as ( \
              delete from apalis.jobs \
-             where starts_with(lock_by, $1) and lock_by <> $2 and status in ('Queued', 'Running') returning id \
+             where starts_with(lock_by, $1) and status in ('Queued', 'Running') returning id \
          ) \
          update snapshots.step s set doorbell = null, rang_at = null from released r where s.doorbell = r.id and s.state = 'ready'";
-    Ok(sqlx::query(sql).bind(former).bind(present).execute(pool).await?.rows_affected())
+    sqlx::query(sql).bind(former).execute(pool).await.map(drop)
 }
 
 /// Deletes doorbells answered longer than `age` ago, at most `limit`. Returns how many.

@@ -89,7 +89,7 @@ impl<S: Send + Sync + 'static> Supervisor<'_, S> {
     /// Pulls until it is to stop or the database fails.
     async fn pull(&self, restart: u64, stop: impl Future<Output = ()> + Send) -> Result<(), BoxError> {
         if restart > 0 {
-            doorbell::release(&self.runner.pool, &self.names(), &self.name(restart)).await?;
+            doorbell::release(&self.runner.pool, &self.names()).await?;
         }
         self.puller(restart).run(stop).await
     }
@@ -97,10 +97,6 @@ impl<S: Send + Sync + 'static> Supervisor<'_, S> {
     /// What the names of these loops begin with, one after the other. See also `unheard` in consequences.sql.
     fn names(&self) -> String {
         format!("{}/{}/{}/", self.runner.claimant.worker, self.queue, self.no)
-    }
-
-    fn name(&self, restart: u64) -> String {
-        format!("{}{restart}", self.names())
     }
 
     fn puller(&self, restart: u64) -> Puller {
@@ -113,7 +109,7 @@ impl<S: Send + Sync + 'static> Supervisor<'_, S> {
         Puller {
             pool: self.runner.pool.clone(),
             queue: self.queue,
-            name: self.name(restart),
+            name: format!("{}{restart}", self.names()),
             concurrency: self.concurrency,
             signals: self.wakes.subscribe(self.queue),
             on_ring,

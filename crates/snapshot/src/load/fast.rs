@@ -38,18 +38,19 @@ struct Waiting<'a> {
 }
 
 /// Work that several connections share.
-struct Queue<'a> {
+struct Worklist<'a> {
     definitions: &'a Definitions,
     waiting: Mutex<Waiting<'a>>,
     changed: Notify,
 }
 
-impl<'a> Queue<'a> {
+impl<'a> Worklist<'a> {
     fn new(definitions: &'a Definitions, tables: VecDeque<VecDeque<Part>>) -> Self {
         Self { definitions, waiting: Mutex::new(Waiting { tables, ..Waiting::default() }), changed: Notify::new() }
     }
 
-    /// Rows before indexes; waits while tables are loaded whose indexes will come. `None`: nothing will.
+    /// Rows before indexes; waits while tables are loaded whose indexes will come. `None` once all rows are there: what is left of
+    /// the indexes is a step of its own, whose progress is told.
     async fn next(&self) -> Option<Work<'a>> {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -60,11 +61,11 @@ impl<'a> Queue<'a> {
                     waiting.loading += 1;
                     return Some(Work::Rows(parts));
                 }
-                if let Some(index) = waiting.indexes.pop_front() {
-                    return Some(Work::Index(index));
-                }
                 if waiting.loading == 0 {
                     return None;
+                }
+                if let Some(index) = waiting.indexes.pop_front() {
+                    return Some(Work::Index(index));
                 }
             }
             changed.await;
@@ -85,7 +86,7 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// Loads every table of the selection that is not there yet, and builds its indexes as far as there is time.
+/// Loads every table of the selection that is not there yet, and builds indexes with connections that have no table to load.
 pub(super) async fn load(job: &Job<'_>, definitions: &Definitions) -> Result<Loaded, LoadError> {
     let parts = job.options.selection.parts(&job.opened.manifest)?;
     let before = ledger::loaded(job.pool).await.map_err(LoadError::at("read what is done"))?;
@@ -106,8 +107,8 @@ pub(super) async fn load(job: &Job<'_>, definitions: &Definitions) -> Result<Loa
     tables.sort_by_key(|parts| std::cmp::Reverse(parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>()));
     let done = AtomicU64::new(bytes_before);
     let rows = AtomicU64::new(0);
-    let queue = Queue::new(definitions, tables.into());
-    let workers = (0..job.options.jobs.max(1)).map(|_| work(job, &queue, (&done, &rows)));
+    let list = Worklist::new(definitions, tables.into());
+    let workers = (0..job.options.jobs.max(1)).map(|_| work(job, &list, (&done, &rows)));
     tokio::select! {
         worked = try_join_all(workers) => worked.map(|_| ())?,
         () = tell(job, &done, total) => {}
@@ -116,14 +117,14 @@ pub(super) async fn load(job: &Job<'_>, definitions: &Definitions) -> Result<Loa
     Ok(Loaded { rows: rows.into_inner(), raw_bytes: done.load(Ordering::Relaxed) - bytes_before, chunks_before })
 }
 
-async fn work(job: &Job<'_>, queue: &Queue<'_>, (done, rows): (&AtomicU64, &AtomicU64)) -> Result<(), LoadError> {
-    while let Some(work) = queue.next().await {
+async fn work(job: &Job<'_>, list: &Worklist<'_>, (done, rows): (&AtomicU64, &AtomicU64)) -> Result<(), LoadError> {
+    while let Some(work) = list.next().await {
         match work {
             Work::Index(entry) => build(job, entry).await?,
             Work::Rows(parts) => {
                 let table = parts.front().map(|part| part.chunk.table.clone()).unwrap_or_default();
                 rows.fetch_add(load_table(job, parts, done).await?, Ordering::Relaxed);
-                queue.loaded(&table);
+                list.loaded(&table);
             }
         }
     }

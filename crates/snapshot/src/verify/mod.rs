@@ -77,7 +77,10 @@ pub async fn database(pool: &PgPool, manifest: &Manifest, subject: Subject, jobs
     let chunks = manifest.chunks.iter().filter(|chunk| subject == Subject::Restored || chunk.heights.is_some());
     let thread = ReadThread::start(pool).map_err(sqlx::Error::Io)?;
     let jobs_of = stream::iter(chunks).map(|chunk| thread.run(|pool| compare(pool, shape(manifest, chunk), chunk.clone())));
-    let compared: Vec<_> = jobs_of.buffer_unordered(jobs.max(1)).try_collect().await?;
+    let compared = jobs_of.buffer_unordered(jobs.max(1)).try_collect::<Vec<_>>().await;
+    // The database may be about to be renamed or dropped.
+    thread.close().await;
+    let compared = compared?;
     for table in &manifest.shapes {
         let mine = compared.iter().filter(|chunk| chunk.table == table.name);
         let (mut rows, mut bad, mut count) = (0, Vec::new(), 0);

@@ -1,8 +1,8 @@
 //! Multipart uploads that survive a crash.
 //!
 //! s3s-fs keeps no `ETag` of a part, ends the upload before it has joined the parts and deletes each part as it
-//! goes. Here an upload ends only after its object is visible. Invariant: until then every part that was
-//! acknowledged is there, and a part is joined only if its `ETag` is the one the client names. Bytes are hashed once,
+//! goes. Here an upload ends only after its object is visible. Invariant: until then no crash of ours takes a part that was
+//! acknowledged, and a part is joined only if its `ETag` is the one the client names. Bytes are hashed once,
 //! when they arrive; joining is a copy inside the kernel.
 //!
 //! Parts are not flushed one by one: the whole is, before it is visible. A machine that lost its power may have lost parts, so
@@ -87,7 +87,8 @@ impl Objects {
         let answer = self.inner.upload_part(req).await.map_err(explain)?;
         let etag = answer.output.e_tag.as_ref().map(|etag| etag.value().to_owned()).unwrap_or_default();
         let (layout, joining, durable) = (self.layout.clone(), self.ahead.of(&upload), self.durable);
-        Stored::record(&layout, &upload, number, &etag).map_err(io_error)?;
+        let (to, of) = (layout.clone(), upload.clone());
+        blocking(move || Stored::record(&to, &of, number, &etag).map_err(io_error)).await?;
         // The client need not wait for this; completing the upload does.
         tokio::task::spawn_blocking(move || ahead::extend(&joining, &layout, &upload, durable));
         Ok(answer)
