@@ -23,7 +23,7 @@ pub(crate) async fn keep(pool: PgPool, lease: Lease, length: Duration, signals: 
         ticks.tick().await;
         let (seen, log) = signals.lines(said).map_or((said, None), |(seen, lines)| (seen, Some(lines)));
         let report = Report { progress: signals.progress(), log };
-        match statements::renew(&pool, lease, length, &report).await {
+        match renew(&pool, lease, length, &report).await {
             Ok(Renewed::Lost) => {
                 info!("the step is ours no longer, stopping its attempt");
                 return signals.cancelled.cancel();
@@ -39,6 +39,14 @@ pub(crate) async fn keep(pool: PgPool, lease: Lease, length: Duration, signals: 
             }
         }
     }
+}
+
+/// One renewal. A pool whose server is away tries again after ever longer waits, up to six seconds: longer than the lease that
+/// others grant when it is back. So it is asked anew, which begins with short ones.
+async fn renew(pool: &PgPool, lease: Lease, length: Duration, report: &Report) -> sqlx::Result<Renewed> {
+    let connection = tokio::time::timeout(length / 3, pool.acquire()).await;
+    let mut connection = connection.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+    statements::renew(&mut *connection, lease, length, report).await
 }
 
 fn obey(wanted: Renewed, signals: &Signals) {

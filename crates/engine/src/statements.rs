@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 
 use crate::{
     consequence,
@@ -54,7 +54,7 @@ pub async fn claim_many(pool: &PgPool, queue: Queue, most: usize, claimant: &Cla
 ///
 /// # Errors
 /// The database's; the lease then runs on until it expires.
-pub async fn renew(pool: &PgPool, lease: Lease, length: Duration, report: &Report) -> sqlx::Result<Renewed> {
+pub async fn renew(db: impl PgExecutor<'_>, lease: Lease, length: Duration, report: &Report) -> sqlx::Result<Renewed> {
     let wanted: Option<(bool, bool, bool)> =
         sqlx::query_as("select cancel, pause, drain from snapshots.renew($1, $2, $3, $4, $5)")
             .bind(lease.step)
@@ -62,7 +62,7 @@ pub async fn renew(pool: &PgPool, lease: Lease, length: Duration, report: &Repor
             .bind(millis(length))
             .bind(report.progress.as_ref().map(Json))
             .bind(report.log.as_ref().map(Json))
-            .fetch_optional(pool)
+            .fetch_optional(db)
             .await?;
     Ok(match wanted {
         None => Renewed::Lost,
