@@ -53,6 +53,7 @@ mod restore_kill;
 mod restore_parts;
 mod restore_refuses;
 mod restore_update;
+mod restore_values;
 mod restore_whole;
 mod service_alerts;
 mod service_logs;

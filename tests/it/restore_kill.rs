@@ -22,7 +22,7 @@ async fn has_table(pool: &PgPool, table: &str) -> bool {
 }
 
 /// Keeps everybody from statements that need more than this lock allows; granted between two of them.
-async fn hold<'a>(pool: &'a PgPool, statement: &'static str) -> Transaction<'a, Postgres> {
+async fn hold(pool: &PgPool, statement: &'static str) -> Transaction<'static, Postgres> {
     let mut holder = pool.begin().await.unwrap();
     sqlx::raw_sql(statement).execute(&mut *holder).await.unwrap();
     holder
@@ -81,6 +81,43 @@ async fn killed_among_rows_and_among_indexes_it_goes_on_where_it_was_and_ends_wi
     assert!(report.proved(), "{:#?}", report.checks);
     let again = run(&mut site.client("restore", &site.published(), target.url())).await;
     again.error_with(6, &["complete", "snapshots update"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_an_index_and_its_key_it_only_adds_the_key() {
+    let site = site_with_chain(600).await;
+    let service = site.serve().await;
+    let manifest = service.cut().await;
+    service.terminate().await;
+    let target = database().await;
+    let pool = target.pool().await;
+    let mut first = start(&site, &target);
+    wait_until(PATIENCE, "the tables are made", async || has_table(&pool, "public.events").await).await;
+    // Rows go on beside this, indexes do not; indexes go on beside a share lock, keys do not.
+    let indexes = hold(&pool, "lock table public.events in row exclusive mode").await;
+    wait_until(PATIENCE, "an index waits", async || somebody_waits(&pool).await).await;
+    let keys = tokio::spawn({
+        let pool = pool.clone();
+        async move { hold(&pool, "lock table public.events in share mode").await }
+    });
+    let asked = "select exists (select from pg_stat_activity where query = 'lock table public.events in share mode' and wait_event_type = 'Lock')";
+    wait_until(PATIENCE, "the lock is asked for", async || sqlx::query_scalar(asked).fetch_one(&pool).await.unwrap()).await;
+    indexes.rollback().await.unwrap();
+    let keys = keys.await.unwrap();
+    let index = "public.events_pkey";
+    wait_until(PATIENCE, "the key waits", async || has_table(&pool, index).await && somebody_waits(&pool).await).await;
+    first.kill().await.unwrap();
+    keys.rollback().await.unwrap();
+    let key = "select count(*) from pg_constraint where conname = 'events_pkey'";
+    let keys: i64 = sqlx::query_scalar(key).fetch_one(&pool).await.unwrap();
+    let built =
+        async || sqlx::query_scalar::<_, i64>("select $1::regclass::oid::bigint").bind(index).fetch_one(&pool).await.unwrap();
+    let (before, result) =
+        (built().await, run(site.client("restore", &site.published(), target.url()).arg("--deep")).await.result());
+    assert_eq!((keys, &result["proved"], before), (0, &true.into(), built().await));
+    let keys: i64 = sqlx::query_scalar(key).fetch_one(&pool).await.unwrap();
+    assert_eq!(keys, 1);
+    assert!(verify::database(&pool, &manifest, Subject::Restored, 2).await.unwrap().proved());
 }
 
 #[tokio::test(flavor = "multi_thread")]

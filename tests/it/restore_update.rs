@@ -81,7 +81,7 @@ async fn an_update_that_was_killed_is_brought_to_its_end_by_the_same_command() {
     let mut command = site.client("update", &site.published(), target.url());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until(PATIENCE, "the update waits", async || {
-        let sql = "select exists (select from pg_locks where not granted)";
+        let sql = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
         sqlx::query_scalar::<_, bool>(sql).fetch_one(&pool).await.unwrap()
     })
     .await;

@@ -37,7 +37,7 @@ pub enum LockError {
 /// Holds the data directory for this process until dropped.
 #[derive(Debug)]
 pub struct DataDirLock {
-    _file: File,
+    file: File,
 }
 
 impl DataDirLock {
@@ -62,7 +62,14 @@ impl DataDirLock {
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for DataDirLock {
+    fn drop(&mut self) {
+        // A process that is being started shares the open file until it runs its own program; closing ours would not free it.
+        let _ = self.file.unlock();
     }
 }
 

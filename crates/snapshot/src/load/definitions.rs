@@ -4,14 +4,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
+use super::indexes::{Index, memory};
 use super::{Job, LoadError, ledger};
 use crate::columns::quote;
 use crate::fetch::{FetchError, Source};
 use crate::manifest::Manifest;
 use crate::toc::{self, Section, TocEntry};
-
-/// Memory of one index build, divided among those that run at once; more than the server's own setting sorts in fewer passes.
-const INDEX_MEMORY_MB: usize = 512;
 
 /// The schema that needs no name before its tables.
 const PUBLIC: &str = "public";
@@ -19,7 +17,7 @@ const PUBLIC: &str = "public";
 /// The schema of a snapshot in the order of its restore.
 pub(super) struct Definitions {
     before: Vec<TocEntry>,
-    indexes: Vec<TocEntry>,
+    indexes: Vec<Index>,
     foreign_keys: Vec<TocEntry>,
     after: Vec<TocEntry>,
 }
@@ -48,6 +46,9 @@ impl Definitions {
         let (mut indexes, rest): (Vec<_>, Vec<_>) = post.into_iter().partition(|e| e.is("INDEX") || e.is("CONSTRAINT"));
         // The largest tables' first, so that no long one is left alone at the end.
         indexes.sort_by_key(|entry| std::cmp::Reverse(rows(entry)));
+        // No key of a table that has partitions can be made of an index that is there.
+        let whole = !before.iter().any(|entry| entry.definition.as_deref().unwrap_or_default().contains("\nPARTITION BY "));
+        let indexes = indexes.into_iter().map(|entry| Index::new(entry, whole)).collect();
         let (foreign_keys, after) = rest.into_iter().partition(|entry| entry.is("FK CONSTRAINT"));
         Ok(Self { before, indexes, foreign_keys, after })
     }
@@ -62,23 +63,9 @@ impl Definitions {
         Ok(())
     }
 
-    /// Indexes, primary keys and unique constraints, `jobs` at once.
-    pub(super) async fn create_indexes(&self, job: &Job<'_>) -> Result<(), LoadError> {
-        let made = ledger::made(job.pool).await.map_err(LoadError::at("read what is done"))?;
-        let left: Vec<&TocEntry> = self.indexes.iter().filter(|entry| !made.contains(&name(entry))).collect();
-        let total = self.indexes.len() as u64;
-        let mut done = total - left.len() as u64;
-        let mut building = stream::iter(left).map(|entry| build(job, entry)).buffer_unordered(job.options.jobs.max(1));
-        while building.try_next().await?.is_some() {
-            done += 1;
-            job.watch.progress(done, total, "indexes");
-        }
-        Ok(())
-    }
-
-    /// Indexes, primary keys and unique constraints of a table.
-    pub(super) fn indexes_on<'a>(&'a self, table: &str) -> Vec<&'a TocEntry> {
-        self.indexes.iter().filter(|entry| table_of(entry) == table).collect()
+    /// Indexes, primary keys and unique constraints.
+    pub(super) fn indexes(&self) -> &[Index] {
+        &self.indexes
     }
 
     /// Foreign keys, then triggers and what else comes last. A key is first added without looking at rows, under a short lock,
@@ -114,24 +101,6 @@ impl Definitions {
     }
 }
 
-/// Makes an index, unless it is there.
-pub(super) async fn build(job: &Job<'_>, entry: &TocEntry) -> Result<(), LoadError> {
-    let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
-    memory(&mut conn, job.options.jobs).await.map_err(LoadError::at("set the memory of an index build"))?;
-    make(&mut conn, entry).await
-}
-
-/// At least the server's own setting; and no parallel workers of the server's, since several builds run at once.
-async fn memory(conn: &mut PgConnection, jobs: usize) -> sqlx::Result<()> {
-    let megabytes = (INDEX_MEMORY_MB / jobs.max(1)).max(64);
-    let sql = format!(
-        "select set_config('maintenance_work_mem', greatest({megabytes}::bigint << 20, pg_size_bytes(current_setting('maintenance_work_mem'))) / 1024 || 'kB', false),
-                set_config('max_parallel_maintenance_workers', '0', false)"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await?;
-    Ok(())
-}
-
 async fn validate(job: &Job<'_>, entries: Vec<&TocEntry>) -> Result<(), LoadError> {
     let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
     memory(&mut conn, job.options.jobs).await.map_err(LoadError::at("set the memory of a validation"))?;
@@ -147,18 +116,18 @@ async fn validate(job: &Job<'_>, entries: Vec<&TocEntry>) -> Result<(), LoadErro
     Ok(())
 }
 
-async fn make(conn: &mut PgConnection, entry: &TocEntry) -> Result<(), LoadError> {
+pub(super) async fn make(conn: &mut PgConnection, entry: &TocEntry) -> Result<(), LoadError> {
     let sql = entry.definition.as_deref().unwrap_or_default();
     ledger::once(conn, &name(entry), sql).await.map_err(LoadError::at(format!("create {}", name(entry))))
 }
 
 /// For example `12 INDEX events_type_idx`; the number tells overloaded functions apart.
-fn name(entry: &TocEntry) -> String {
+pub(super) fn name(entry: &TocEntry) -> String {
     format!("{} {} {}", entry.dump_id, entry.desc.as_deref().unwrap_or_default(), entry.tag.as_deref().unwrap_or_default())
 }
 
 /// The table that an index or a constraint is on, as [`crate::columns::TableShape::name`] spells it.
-fn table_of(entry: &TocEntry) -> String {
+pub(super) fn table_of(entry: &TocEntry) -> String {
     let definition = entry.definition.as_deref().unwrap_or_default();
     if entry.is("INDEX") {
         return named(after(definition, " ON ONLY ").or_else(|| after(definition, " ON ")).unwrap_or_default());

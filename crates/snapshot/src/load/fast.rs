@@ -5,89 +5,21 @@
 //! are there already.
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use sqlx::Connection;
-use tokio::sync::Notify;
 
 use super::copy::{Freeze, copy};
-use super::definitions::{Definitions, build};
+use super::indexes::Index;
 use super::rows::{Loaded, shape, tell};
+use super::worklist::{Until, Work, Worklist};
 use super::{Job, LoadError, Part, ledger};
 use crate::columns::TableShape;
-use crate::toc::TocEntry;
-
-/// What a connection does next.
-enum Work<'a> {
-    Rows(VecDeque<Part>),
-    Index(&'a TocEntry),
-}
-
-#[derive(Default)]
-struct Waiting<'a> {
-    /// Tables without their rows, the largest first.
-    tables: VecDeque<VecDeque<Part>>,
-    /// Tables that are being loaded.
-    loading: usize,
-    /// Indexes of tables with their rows.
-    indexes: VecDeque<&'a TocEntry>,
-}
-
-/// Work that several connections share.
-struct Worklist<'a> {
-    definitions: &'a Definitions,
-    waiting: Mutex<Waiting<'a>>,
-    changed: Notify,
-}
-
-impl<'a> Worklist<'a> {
-    fn new(definitions: &'a Definitions, tables: VecDeque<VecDeque<Part>>) -> Self {
-        Self { definitions, waiting: Mutex::new(Waiting { tables, ..Waiting::default() }), changed: Notify::new() }
-    }
-
-    /// Rows before indexes; waits while tables are loaded whose indexes will come. `None` once all rows are there: what is left of
-    /// the indexes is a step of its own, whose progress is told.
-    async fn next(&self) -> Option<Work<'a>> {
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
-            {
-                let mut waiting = self.waiting();
-                if let Some(parts) = waiting.tables.pop_front() {
-                    waiting.loading += 1;
-                    return Some(Work::Rows(parts));
-                }
-                if waiting.loading == 0 {
-                    return None;
-                }
-                if let Some(index) = waiting.indexes.pop_front() {
-                    return Some(Work::Index(index));
-                }
-            }
-            changed.await;
-        }
-    }
-
-    /// A table has its rows.
-    fn loaded(&self, table: &str) {
-        let mut waiting = self.waiting();
-        waiting.loading -= 1;
-        waiting.indexes.extend(self.definitions.indexes_on(table));
-        drop(waiting);
-        self.changed.notify_waiters();
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting<'a>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Loads every table of the selection that is not there yet, and builds indexes with connections that have no table to load.
-pub(super) async fn load(job: &Job<'_>, definitions: &Definitions) -> Result<Loaded, LoadError> {
+pub(super) async fn load(job: &Job<'_>, indexes: &[Index]) -> Result<Loaded, LoadError> {
     let parts = job.options.selection.parts(&job.opened.manifest)?;
     let before = ledger::loaded(job.pool).await.map_err(LoadError::at("read what is done"))?;
     let total: u64 = parts.iter().map(|part| part.chunk.raw_bytes).sum();
@@ -107,7 +39,7 @@ pub(super) async fn load(job: &Job<'_>, definitions: &Definitions) -> Result<Loa
     tables.sort_by_key(|parts| std::cmp::Reverse(parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>()));
     let done = AtomicU64::new(bytes_before);
     let rows = AtomicU64::new(0);
-    let list = Worklist::new(definitions, tables.into());
+    let list = Worklist::new(indexes, Until::Rows, tables.into(), VecDeque::new());
     let workers = (0..job.options.jobs.max(1)).map(|_| work(job, &list, (&done, &rows)));
     tokio::select! {
         worked = try_join_all(workers) => worked.map(|_| ())?,
@@ -120,7 +52,10 @@ pub(super) async fn load(job: &Job<'_>, definitions: &Definitions) -> Result<Loa
 async fn work(job: &Job<'_>, list: &Worklist<'_>, (done, rows): (&AtomicU64, &AtomicU64)) -> Result<(), LoadError> {
     while let Some(work) = list.next().await {
         match work {
-            Work::Index(entry) => build(job, entry).await?,
+            Work::Index(index) => {
+                index.build(job).await?;
+                list.built(index);
+            }
             Work::Rows(parts) => {
                 let table = parts.front().map(|part| part.chunk.table.clone()).unwrap_or_default();
                 rows.fetch_add(load_table(job, parts, done).await?, Ordering::Relaxed);

@@ -7,11 +7,14 @@
 //! restore again goes on where the ledger says, exactly once, whatever was killed when.
 
 mod assess;
+mod binary;
 mod copy;
+mod decode;
 mod definitions;
 mod error;
 mod fast;
 mod finish;
+mod indexes;
 mod ledger;
 mod queue;
 mod rows;
@@ -19,6 +22,7 @@ mod selection;
 mod session;
 mod settle;
 mod update;
+mod worklist;
 
 use std::path::Path;
 
@@ -188,9 +192,9 @@ pub async fn restore(
     ledger::begin(pool, opened, &options.selection).await?;
     definitions.create_tables(&job).await?;
     steps.next();
-    let loaded = if options.fast { fast::load(&job, &definitions).await? } else { rows::load(&job).await? };
+    let loaded = if options.fast { fast::load(&job, definitions.indexes()).await? } else { rows::load(&job).await? };
     steps.next();
-    definitions.create_indexes(&job).await?;
+    indexes::create(&job, definitions.indexes()).await?;
     steps.next();
     let skipped_definitions = definitions.create_foreign_keys(&job).await?;
     steps.next();

@@ -19,6 +19,11 @@ const SETTINGS: &str = "
     set lock_timeout = 0; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0;
     set synchronous_commit = off";
 
+/// Pages that a load leaves behind go to the disk meanwhile, not all at once at the next checkpoint. Not every system can.
+const FLUSH: &str = "
+    select pg_catalog.set_config(name, least(256, max_val::bigint)::text, false) from pg_catalog.pg_settings
+    where name = 'backend_flush_after'";
+
 /// A pool of `jobs` connections, and one that holds the lock, on the database to restore into.
 ///
 /// # Errors
@@ -33,7 +38,12 @@ pub async fn connect(url: &str, jobs: usize) -> sqlx::Result<PgPool> {
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(Duration::from_secs(600))
-        .after_connect(|conn, _| Box::pin(async move { conn.execute(SETTINGS).await.map(|_| ()) }))
+        .after_connect(|conn, _| {
+            Box::pin(async move {
+                conn.execute(SETTINGS).await?;
+                conn.execute(FLUSH).await.map(drop)
+            })
+        })
         .connect_with(options)
         .await
 }
