@@ -9,56 +9,52 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 
 use super::copy::{Freeze, copy};
 use super::indexes::Index;
-use super::rows::{Loaded, shape, tell};
-use super::worklist::{Until, Work, Worklist};
-use super::{Job, LoadError, Part, ledger};
+use super::rows::{Progress, follow, shape};
+use super::worklist::{Rows, Work, Worklist};
+use super::{Job, LoadError, Part, Steps, ledger};
 use crate::columns::TableShape;
 
-/// Loads every table of the selection that is not there yet, and builds indexes with connections that have no table to load.
-pub(super) async fn load(job: &Job<'_>, indexes: &[Index]) -> Result<Loaded, LoadError> {
-    let parts = job.options.selection.parts(&job.opened.manifest)?;
-    let before = ledger::loaded(job.pool).await.map_err(LoadError::at("read what is done"))?;
-    let total: u64 = parts.iter().map(|part| part.chunk.raw_bytes).sum();
-    let mut tables: Vec<VecDeque<Part>> = Vec::new();
-    let (mut chunks_before, mut bytes_before) = (0, 0);
+/// Loads the tables that these chunks are of.
+pub(super) async fn tables(
+    job: &Job<'_>,
+    parts: Vec<Part>,
+    left: VecDeque<&Index>,
+    progress: &Progress,
+    steps: &mut Steps<'_>,
+) -> Result<(), LoadError> {
+    let mut tables: Vec<Rows<Vec<Part>>> = Vec::new();
     for part in parts {
-        if before.contains(&ledger::Loaded::of(&part.chunk)) {
-            chunks_before += 1;
-            bytes_before += part.chunk.raw_bytes;
-            continue;
-        }
-        match tables.iter_mut().find(|parts| parts.front().is_some_and(|first| first.chunk.table == part.chunk.table)) {
-            Some(parts) => parts.push_back(part),
-            None => tables.push(VecDeque::from([part])),
+        let (table, bytes) = (part.chunk.table.clone(), part.chunk.raw_bytes);
+        match tables.iter_mut().find(|rows| rows.table == table) {
+            Some(rows) => {
+                rows.bytes += bytes;
+                rows.rows.push(part);
+            }
+            None => tables.push(Rows { table, bytes, rows: vec![part] }),
         }
     }
-    tables.sort_by_key(|parts| std::cmp::Reverse(parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>()));
-    let done = AtomicU64::new(bytes_before);
-    let rows = AtomicU64::new(0);
-    let list = Worklist::new(indexes, Until::Rows, tables.into(), VecDeque::new());
-    let workers = (0..job.options.jobs.max(1)).map(|_| work(job, &list, (&done, &rows)));
-    tokio::select! {
-        worked = try_join_all(workers) => worked.map(|_| ())?,
-        () = tell(job, &done, total) => {}
-    }
-    job.watch.progress(total, total, "bytes");
-    Ok(Loaded { rows: rows.into_inner(), raw_bytes: done.load(Ordering::Relaxed) - bytes_before, chunks_before })
+    let jobs = job.options.jobs.max(1);
+    let list = Worklist::new(jobs, tables, left);
+    let working = try_join_all((0..jobs).map(|worker| work(job, &list, worker, progress)));
+    follow(job, &list, working, progress, steps).await
 }
 
-async fn work(job: &Job<'_>, list: &Worklist<'_>, (done, rows): (&AtomicU64, &AtomicU64)) -> Result<(), LoadError> {
-    while let Some(work) = list.next().await {
+async fn work(job: &Job<'_>, list: &Worklist<'_, Vec<Part>>, worker: usize, progress: &Progress) -> Result<(), LoadError> {
+    let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
+    while let Some(work) = list.next(worker).await {
         match work {
             Work::Index(index) => {
-                index.build(job).await?;
+                index.build(job, &mut conn).await?;
                 list.built(index);
             }
             Work::Rows(parts) => {
-                let table = parts.front().map(|part| part.chunk.table.clone()).unwrap_or_default();
-                rows.fetch_add(load_table(job, parts, done).await?, Ordering::Relaxed);
+                let table = parts.first().map(|part| part.chunk.table.clone()).unwrap_or_default();
+                let rows = load_table(job, &mut conn, parts, &progress.bytes).await?;
+                progress.rows.fetch_add(rows, Ordering::Relaxed);
                 list.loaded(&table);
             }
         }
@@ -67,17 +63,16 @@ async fn work(job: &Job<'_>, list: &Worklist<'_>, (done, rows): (&AtomicU64, &At
 }
 
 /// One table. Chunks of it that an earlier run loaded one by one are no reason to keep them: the table is truncated first.
-async fn load_table(job: &Job<'_>, mut parts: VecDeque<Part>, done: &AtomicU64) -> Result<u64, LoadError> {
-    let Some(table) = parts.front().map(|part| part.chunk.table.clone()) else { return Ok(0) };
+async fn load_table(job: &Job<'_>, conn: &mut PgConnection, mut parts: Vec<Part>, done: &AtomicU64) -> Result<u64, LoadError> {
+    let Some(table) = parts.first().map(|part| part.chunk.table.clone()) else { return Ok(0) };
     let all = job.options.selection.parts(&job.opened.manifest)?.into_iter().filter(|part| part.chunk.table == table);
-    let whole: VecDeque<Part> = all.collect();
+    let whole: Vec<Part> = all.collect();
     if whole.len() > parts.len() {
-        let sum = |parts: &VecDeque<Part>| parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>();
+        let sum = |parts: &[Part]| parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>();
         done.fetch_sub(sum(&whole) - sum(&parts), Ordering::Relaxed);
         parts = whole;
     }
     let at = || LoadError::at(format!("load {table} in one transaction"));
-    let mut conn = job.pool.acquire().await.map_err(at())?;
     let mut tx = conn.begin().await.map_err(at())?;
     let shapes = &job.opened.manifest.shapes;
     let name = shapes.iter().find(|shape| shape.name == table).map(TableShape::qualified).unwrap_or_default();

@@ -4,13 +4,10 @@
 //! connections do at once on one table, and becomes the key's when all are there: that takes no time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::future::try_join_all;
 use sqlx::PgConnection;
 
 use super::definitions::{make, name, table_of};
-use super::worklist::{Until, Work, Worklist};
 use super::{Job, LoadError, ledger};
 use crate::toc::TocEntry;
 
@@ -80,12 +77,11 @@ impl Index {
     }
 
     /// Builds it, unless it is there.
-    pub(super) async fn build(&self, job: &Job<'_>) -> Result<(), LoadError> {
-        let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
-        memory(&mut conn, job.options.jobs).await.map_err(LoadError::at("set the memory of an index build"))?;
-        let Some(key) = &self.key else { return make(&mut conn, &self.entry).await };
+    pub(super) async fn build(&self, job: &Job<'_>, conn: &mut PgConnection) -> Result<(), LoadError> {
+        memory(conn, job.options.jobs).await.map_err(LoadError::at("set the memory of an index build"))?;
+        let Some(key) = &self.key else { return make(conn, &self.entry).await };
         let [built, whole] = self.names();
-        ledger::once(&mut conn, &built, &key.index()).await.map_err(LoadError::at(format!("build the index of {whole}")))
+        ledger::once(conn, &built, &key.index()).await.map_err(LoadError::at(format!("build the index of {whole}")))
     }
 
     async fn add_key(&self, conn: &mut PgConnection) -> Result<(), LoadError> {
@@ -95,22 +91,14 @@ impl Index {
     }
 }
 
-/// Builds those that are not there, `jobs` at once, and adds the keys.
-pub(super) async fn create(job: &Job<'_>, indexes: &[Index]) -> Result<(), LoadError> {
+/// Those that are not built yet.
+pub(super) async fn left<'a>(job: &Job<'_>, indexes: &'a [Index]) -> Result<VecDeque<&'a Index>, LoadError> {
     let made = ledger::made(job.pool).await.map_err(LoadError::at("read what is done"))?;
-    let left: VecDeque<&Index> = indexes.iter().filter(|index| !index.names().iter().any(|name| made.contains(name))).collect();
-    let total = indexes.len() as u64;
-    let done = AtomicU64::new(total - left.len() as u64);
-    let list = Worklist::new(indexes, Until::Indexes, VecDeque::new(), left);
-    let work = || async {
-        while let Some(Work::Index(index)) = list.next().await {
-            index.build(job).await?;
-            list.built(index);
-            job.watch.progress(done.fetch_add(1, Ordering::Relaxed) + 1, total, "indexes");
-        }
-        Ok::<(), LoadError>(())
-    };
-    try_join_all((0..job.options.jobs.max(1)).map(|_| work())).await?;
+    Ok(indexes.iter().filter(|index| !index.names().iter().any(|name| made.contains(name))).collect())
+}
+
+/// Makes keys of indexes that are there.
+pub(super) async fn add_keys(job: &Job<'_>, indexes: &[Index]) -> Result<(), LoadError> {
     let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
     for index in indexes {
         index.add_key(&mut conn).await?;

@@ -1,5 +1,6 @@
-//! Rows, a transaction per chunk: the way that resumes at any point and works on any server.
+//! Rows: here a transaction per chunk, the way that resumes at any point and works on any server; `fast` has another.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use futures::future::try_join_all;
 use sqlx::{Connection, PgConnection};
 
 use super::copy::{Fetched, Freeze, copy};
-use super::queue::Queue;
-use super::{Job, LoadError, Part, ledger};
+use super::indexes::{self, Index};
+use super::worklist::{Rows, Work, Worklist};
+use super::{Job, LoadError, Part, Steps, fast, ledger};
 use crate::columns::TableShape;
 
 /// What a run has loaded.
@@ -19,25 +21,59 @@ pub(super) struct Loaded {
     pub(super) chunks_before: usize,
 }
 
-/// Loads every chunk of the selection that is not there yet.
-pub(super) async fn load(job: &Job<'_>) -> Result<Loaded, LoadError> {
+/// What there is to do, and what has been done so far.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Of all chunks and all indexes.
+    total: (u64, usize),
+    pub(super) bytes: AtomicU64,
+    pub(super) rows: AtomicU64,
+}
+
+/// Loads everything of the selection that is not there yet and builds the indexes. A connection that has nothing better to do
+/// builds those of tables that are there, and nobody waits for the last row; the step *indexes* begins when that is there.
+pub(super) async fn load(job: &Job<'_>, all: &[Index], steps: &mut Steps<'_>) -> Result<Loaded, LoadError> {
     let mut parts = job.options.selection.parts(&job.opened.manifest)?;
     let before = ledger::loaded(job.pool).await.map_err(LoadError::at("read what is done"))?;
     let total: u64 = parts.iter().map(|part| part.chunk.raw_bytes).sum();
     let count = parts.len();
     parts.retain(|part| !before.contains(&ledger::Loaded::of(&part.chunk)));
-    let left: u64 = parts.iter().map(|part| part.chunk.raw_bytes).sum();
     let chunks_before = count - parts.len();
-    let (done, rows) = (AtomicU64::new(total - left), AtomicU64::new(0));
-    let jobs = job.options.jobs.max(1);
-    let queue = Queue::new(parts, jobs);
-    let workers = (0..jobs).map(|worker| work(job, &queue, worker, (&done, &rows)));
-    tokio::select! {
-        worked = try_join_all(workers) => worked.map(|_| ())?,
-        () = tell(job, &done, total) => {}
+    let bytes_before = total - parts.iter().map(|part| part.chunk.raw_bytes).sum::<u64>();
+    let progress = Progress { total: (total, all.len()), bytes: AtomicU64::new(bytes_before), rows: AtomicU64::new(0) };
+    let left = indexes::left(job, all).await?;
+    match job.options.fast {
+        true => fast::tables(job, parts, left, &progress, steps).await?,
+        false => chunks(job, parts, left, &progress, steps).await?,
     }
-    job.watch.progress(total, total, "bytes");
-    Ok(Loaded { rows: rows.into_inner(), raw_bytes: done.into_inner() - (total - left), chunks_before })
+    let raw_bytes = progress.bytes.into_inner() - bytes_before;
+    Ok(Loaded { rows: progress.rows.into_inner(), raw_bytes, chunks_before })
+}
+
+/// Tells of the work until it ends.
+pub(super) async fn follow<R>(
+    job: &Job<'_>,
+    list: &Worklist<'_, R>,
+    work: impl Future<Output = Result<Vec<()>, LoadError>>,
+    progress: &Progress,
+    steps: &mut Steps<'_>,
+) -> Result<(), LoadError> {
+    let (bytes, indexes) = progress.total;
+    let telling = async {
+        tokio::select! {
+            () = list.rows_are_there() => {}
+            () = tell(job, &progress.bytes, bytes) => {}
+        }
+        job.watch.progress(bytes, bytes, "bytes");
+        steps.next();
+        let mut left = usize::MAX;
+        while left > 0 {
+            left = list.fewer_indexes(left).await;
+            job.watch.progress((indexes - left) as u64, indexes as u64, "indexes");
+        }
+        Ok(())
+    };
+    tokio::try_join!(work, telling).map(|_| ())
 }
 
 /// Shows progress for ever.
@@ -48,20 +84,49 @@ pub(super) async fn tell(job: &Job<'_>, done: &AtomicU64, total: u64) {
     }
 }
 
-/// Takes chunks until none is left; the next one is fetched while one is loaded.
-async fn work(job: &Job<'_>, queue: &Queue, worker: usize, (done, rows): (&AtomicU64, &AtomicU64)) -> Result<(), LoadError> {
+async fn chunks(
+    job: &Job<'_>,
+    parts: Vec<Part>,
+    left: VecDeque<&Index>,
+    progress: &Progress,
+    steps: &mut Steps<'_>,
+) -> Result<(), LoadError> {
+    let jobs = job.options.jobs.max(1);
+    let rows = |part: Part| Rows { table: part.chunk.table.clone(), bytes: part.chunk.raw_bytes, rows: part };
+    let list = Worklist::new(jobs, parts.into_iter().map(rows).collect(), left);
+    let working = try_join_all((0..jobs).map(|worker| work(job, &list, worker, progress)));
+    follow(job, &list, working, progress, steps).await
+}
+
+/// Takes what there is until all is done; the next chunk is fetched while one is loaded.
+async fn work(job: &Job<'_>, list: &Worklist<'_, Part>, worker: usize, progress: &Progress) -> Result<(), LoadError> {
     let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
-    let fetch_next = || async {
-        match queue.next(worker) {
-            Some(part) => Ok(Some(job.fetch(part).await?)),
-            None => Ok::<_, LoadError>(None),
-        }
+    let take = || async {
+        Ok::<_, LoadError>(match list.next(worker).await {
+            Some(Work::Rows(part)) => Some(Work::Rows(job.fetch(part).await?)),
+            Some(Work::Index(index)) => Some(Work::Index(index)),
+            None => None,
+        })
     };
-    let mut next = fetch_next().await?;
-    while let Some(fetched) = next {
-        let (loaded, fetched) = tokio::join!(load_one(job, &mut conn, fetched, done), fetch_next());
-        rows.fetch_add(loaded?, Ordering::Relaxed);
-        next = fetched?;
+    let mut next = take().await?;
+    while let Some(work) = next {
+        next = match work {
+            Work::Index(index) => {
+                index.build(job, &mut conn).await?;
+                list.built(index);
+                take().await?
+            }
+            Work::Rows(fetched) => {
+                let load = async {
+                    let table = fetched.part.chunk.table.clone();
+                    let rows = load_one(job, &mut conn, fetched, &progress.bytes).await?;
+                    progress.rows.fetch_add(rows, Ordering::Relaxed);
+                    list.loaded(&table);
+                    Ok(())
+                };
+                tokio::try_join!(load, take())?.1
+            }
+        };
     }
     Ok(())
 }
