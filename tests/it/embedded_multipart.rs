@@ -140,3 +140,32 @@ async fn an_upload_goes_on_after_a_restart_and_a_part_that_a_power_cut_damaged_i
     assert!(other.object().await == [long(3), vec![4; 100]].concat());
     third.stop().await;
 }
+
+#[tokio::test]
+async fn uploads_under_way_are_listed_page_by_page_and_those_that_ended_are_not() {
+    let bucket = support::bucket().await;
+    let client = client_for(bucket.config());
+    let mut begun = Vec::new();
+    for key in ["a/1", "a/2", "a/2", "b/1"] {
+        let begin = client.create_multipart_upload().bucket(bucket.name()).key(key).send().await.unwrap();
+        begun.push((key.to_owned(), begin.upload_id().unwrap().to_owned()));
+    }
+    let (key, id) = begun.remove(0);
+    client.abort_multipart_upload().bucket(bucket.name()).key(key).upload_id(id).send().await.unwrap();
+    let mut seen = Vec::new();
+    let (mut key, mut id) = (None, None);
+    loop {
+        let list = client.list_multipart_uploads().bucket(bucket.name()).max_uploads(1);
+        let page = list.set_key_marker(key).set_upload_id_marker(id).send().await.unwrap();
+        assert!(page.uploads().len() <= 1);
+        seen.extend(page.uploads().iter().map(|open| (open.key().unwrap().to_owned(), open.upload_id().unwrap().to_owned())));
+        if page.is_truncated() != Some(true) {
+            break;
+        }
+        (key, id) = (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
+    }
+    begun.sort();
+    assert_eq!(seen, begun);
+    let list = client.list_multipart_uploads().bucket(bucket.name()).prefix("b/").send().await.unwrap();
+    assert_eq!(list.uploads().len(), 1);
+}

@@ -72,6 +72,7 @@ mod snapshot_drill;
 mod snapshot_drill_kill;
 mod snapshot_genuine;
 mod snapshot_incremental;
+mod snapshot_large;
 mod snapshot_maintenance_crash;
 mod snapshot_prune;
 mod snapshot_publish;

@@ -1,6 +1,7 @@
 //! Restore drills: nobody is sent to a snapshot before both ways of restoring it were proved, and older ones are tried again.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use snapshot::drill::{Mode, Record, Way};
 use snapshot::key::Key;
 use snapshot::manifest::{Manifest, Pointer};
@@ -144,8 +145,22 @@ async fn at_night_an_older_snapshot_is_restored_again_and_one_that_rotted_raises
     service.complete("retract", &json!({ "id": old, "reason": "a chunk is lost" })).await;
     assert_eq!(service.json("/status").await["snapshots"][0]["state"], "fresh", "nobody is sent to it any more");
 
-    // Its archive, and nothing else.
-    std::fs::remove_file(site.objects().join(Key::Archive(newer.path()).to_string())).unwrap();
+    // Another archive of the same length, with a checksum of its own beside it.
+    let [archive, sums] =
+        [Key::Archive(newer.path()), Key::Checksum(newer.path())].map(|key| site.objects().join(key.to_string()));
+    let mut bytes = std::fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let digest = hex::encode(Sha256::digest(&bytes));
+    std::fs::write(&archive, bytes).unwrap();
+    std::fs::write(&sums, format!("{digest}  {}\n", newer.path().archive_name())).unwrap();
+    let begun = service.begin("restore_drill", &json!({ "id": new, "mode": "full" })).await;
+    assert_eq!(service.ended(&begun).await["state"], "failed");
+    let problem = record(&site, &newer).problem.unwrap();
+    assert!(problem.contains(&digest) && problem.contains(&newer.checksum), "{problem}");
+
+    // No archive, and nothing else.
+    std::fs::remove_file(&archive).unwrap();
     let begun = service.begin("restore_drill", &json!({ "id": new, "mode": "full" })).await;
     assert_eq!(service.ended(&begun).await["state"], "failed");
     let found = record(&site, &newer);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 
+use crate::embedded_s3::client_for;
 use crate::support::{ServiceProcess, Site, cut, grow, growing_site, run};
 
 const KEEP_ONE: [&str; 8] = ["--keep-daily", "1", "--keep-weekly", "1", "--keep-monthly", "1", "--prune-grace-hours", "0"];
@@ -109,4 +110,29 @@ async fn nothing_goes_while_a_manifest_is_missing_or_unreadable_or_a_chunk_is_yo
     }
     std::fs::write(&path, bytes).unwrap();
     assert_eq!(prune(&service).await["unreferenced"], json!(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_nobody_goes_on_with_are_aborted_and_young_ones_are_left_alone() {
+    let site = growing_site(100, 99).await.with_flags(&["--prune-grace-hours", "1"]);
+    let service = site.serve().await;
+    let client = client_for(site.bucket.config());
+    let bucket = site.bucket.name();
+    let mut ids = Vec::new();
+    for key in ["mainnet/2026-01-01/a.tar.zst", "mainnet/2026-01-02/a.tar.zst", "testnet/2026-01-01/a.tar.zst"] {
+        let begun = client.create_multipart_upload().bucket(bucket).key(key).send().await.unwrap();
+        ids.push(begun.upload_id().unwrap().to_owned());
+    }
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
+    for id in [&ids[0], &ids[2]] {
+        let files = std::fs::read_dir(site.objects().parent().unwrap()).unwrap().map(|entry| entry.unwrap());
+        let begun = files.filter(|entry| entry.file_name().to_str().unwrap().contains(&format!(".upload-{id}.metadata")));
+        for file in begun {
+            std::fs::File::options().append(true).open(file.path()).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+    assert_eq!(prune(&service).await["uploads"], json!(1));
+    let left = client.list_multipart_uploads().bucket(bucket).send().await.unwrap();
+    let left: Vec<_> = left.uploads().iter().map(|upload| upload.upload_id().unwrap()).collect();
+    assert_eq!(left, [&ids[1], &ids[2]], "one is young, one is of a network that this service does not look after");
 }

@@ -268,6 +268,12 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Address above the key of the archive. A loopback address was that of a service's earlier start: `today` takes its place.
+    #[must_use]
+    pub fn archive_base<'a>(&'a self, today: &'a str) -> &'a str {
+        address_above(&self.url, &Key::Archive(self.path()).to_string(), today)
+    }
+
     /// The pointer that says this is the newest; `signed` if a signature will lie beside it.
     pub fn pointer(&self, manifest_sha256: String, signed: bool) -> Pointer {
         Pointer {
@@ -290,6 +296,11 @@ impl Manifest {
             signature: signed.then(|| Key::Pointer(self.path()).signature().to_string()),
         }
     }
+}
+
+fn address_above<'a>(url: &'a str, key: &str, today: &'a str) -> &'a str {
+    let loopback = url.starts_with("http://127.0.0.1:") || url.starts_with("http://[::1]:");
+    url.strip_suffix(key).filter(|_| !loopback).unwrap_or(today).trim_end_matches('/')
 }
 
 impl Pointer {
@@ -371,4 +382,18 @@ pub enum ManifestError {
         /// What it says.
         found: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_where_the_manifest_says_unless_that_was_this_machine() {
+        let key = "mainnet/1/a.tar.zst";
+        let base = |url: &'static str| address_above(url, key, "http://127.0.0.1:9/");
+        assert_eq!(base("https://old.example/x/mainnet/1/a.tar.zst"), "https://old.example/x");
+        assert_eq!(base("http://127.0.0.1:8/mainnet/1/a.tar.zst"), "http://127.0.0.1:9");
+        assert_eq!(base(""), "http://127.0.0.1:9", "the full profile has no archive");
+    }
 }

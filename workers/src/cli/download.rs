@@ -88,7 +88,7 @@ fn published(args: &DownloadArgs) -> anyhow::Result<PublishedArgs> {
 
 /// Fetches what is missing of `part`.
 async fn fetch(client: &Client, manifest: &Manifest, part: &Path, output: Output) -> anyhow::Result<()> {
-    let url = archive_url(client, manifest);
+    let url = format!("{}/{}", manifest.archive_base(&client.url("")), Key::Archive(manifest.path()));
     let mut progress = output.progress("downloading", manifest.size_bytes);
     let mut file = OpenOptions::new().create(true).append(true).open(part).await?;
     let mut etag = None;
@@ -112,12 +112,6 @@ async fn fetch(client: &Client, manifest: &Manifest, part: &Path, output: Output
     }
     progress.finish();
     Ok(())
-}
-
-/// The service itself serves an embedded bucket; its address in the manifest may be of an earlier start.
-fn archive_url(client: &Client, manifest: &Manifest) -> String {
-    let loopback = manifest.url.starts_with("http://127.0.0.1:") || manifest.url.starts_with("http://[::1]:");
-    if loopback { client.url(&format!("/{}", Key::Archive(manifest.path()))) } else { manifest.url.clone() }
 }
 
 async fn append(

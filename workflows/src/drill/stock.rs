@@ -14,6 +14,8 @@ use crate::restoring;
 
 /// What the path is called, and its database.
 const NAME: &str = "stock";
+/// The file that `sha256sum -c` reads.
+const SUMS: &str = "snapshot.sha256";
 
 pub(super) async fn walk(site: &Site<'_>, opened: &Arc<Opened>) -> Result<Walked, StepError> {
     let manifest = &opened.manifest;
@@ -28,6 +30,13 @@ pub(super) async fn walk(site: &Site<'_>, opened: &Arc<Opened>) -> Result<Walked
     let mut steps = Vec::new();
     for line in lines(site, opened, &dir, &url)? {
         let name = line.text().to_owned();
+        if name.starts_with("sha256sum") {
+            let sums = tokio::fs::read_to_string(dir.join(SUMS)).await.map_err(StepError::retry)?;
+            if let Some(why) = checksum_problem(&sums, &manifest.checksum) {
+                site.drop(NAME, pool).await?;
+                return Ok(walked(Path::broken(Way::Stock, why, steps)));
+            }
+        }
         match restoring::unless_stopped(site.ctx, line.run()).await? {
             Ok(seconds) => steps.push(Step::new(name, seconds)),
             Err(_) if site.ctx.stopping() => return Err(StepError::Yield),
@@ -50,7 +59,7 @@ pub(super) async fn walk(site: &Site<'_>, opened: &Arc<Opened>) -> Result<Walked
 /// yet, so it is asked for again before it counts as gone.
 async fn archive_problem(site: &Site<'_>, opened: &Opened) -> Result<Option<String>, StepError> {
     let manifest = &opened.manifest;
-    let base = site.ctx.services().settings.archive_base_url(manifest.archive);
+    let base = archive_base(site, opened);
     let key = Key::Archive(manifest.path());
     let source = Source::http(base).map_err(StepError::fail)?;
     let wrong = match source.size(&key).await.map_err(StepError::retry)? {
@@ -64,17 +73,28 @@ async fn archive_problem(site: &Site<'_>, opened: &Opened) -> Result<Option<Stri
     Ok(Some(wrong))
 }
 
+/// Where the signed manifest sends its readers, whatever this service's settings are by now.
+fn archive_base<'a>(site: &'a Site<'_>, opened: &'a Opened) -> &'a str {
+    opened.manifest.archive_base(site.ctx.services().settings.archive_base_url(opened.manifest.archive))
+}
+
+/// Why the published checksum is not that of the signed manifest: `sha256sum -c` would prove another archive.
+fn checksum_problem(sums: &str, signed: &str) -> Option<String> {
+    let digest = sums.split_whitespace().next().unwrap_or_default();
+    let differs = signed.strip_prefix("sha256:") != Some(digest);
+    differs.then(|| format!("{SUMS} names the digest {digest:?}, the manifest {signed}"))
+}
+
 /// The command lines, in their order. What is not needed any more goes at once: an archive is large.
 fn lines(site: &Site<'_>, opened: &Opened, dir: &std::path::Path, url: &str) -> Result<Vec<Line>, StepError> {
     let path = opened.manifest.path();
-    let settings = &site.ctx.services().settings;
-    let archive = format!("{}/{}", settings.archive_base_url(opened.manifest.archive), Key::Archive(path.clone()));
+    let archive = format!("{}/{}", archive_base(site, opened), Key::Archive(path.clone()));
     let checksum = format!("{}/{}", site.public.base, Key::Checksum(path.clone()));
     let pg_restore = &site.ctx.services().pg_restore;
     Ok(vec![
         Line::download(dir, &archive),
         Line::download(dir, &checksum),
-        Line::check(dir, "snapshot.sha256"),
+        Line::check(dir, SUMS),
         Line::extract(dir, &path.archive_name()),
         Line::remove(dir, &path.archive_name()),
         Line::restore(dir, pg_restore, url, restoring::jobs()).map_err(StepError::fail)?,
@@ -105,6 +125,15 @@ mod tests {
     use std::process::ExitStatus;
 
     use super::*;
+
+    #[test]
+    fn a_checksum_that_the_manifest_does_not_confirm_is_a_problem() {
+        let sums = "ab12  snapshot-2026-01-01.tar.zst\n";
+        assert_eq!(checksum_problem(sums, "sha256:ab12"), None);
+        let problem = checksum_problem(sums, "sha256:ab13").unwrap();
+        assert!(problem.contains("ab12") && problem.contains("ab13"), "{problem}");
+        assert!(checksum_problem("", "sha256:ab13").is_some());
+    }
 
     #[test]
     fn an_accident_on_this_machine_is_no_verdict_on_a_snapshot() {

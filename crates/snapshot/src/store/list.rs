@@ -63,18 +63,29 @@ impl Store {
     /// # Errors
     /// Unreachable or refused.
     pub async fn open_uploads(&self, prefix: &str, age: Duration) -> Result<Vec<OpenUpload>, StoreError> {
-        let request = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
-        let answer = match request.send().await.map_err(|error| sort(format!("list uploads of `{prefix}*`"), error)) {
-            Ok(answer) => answer,
-            Err(StoreError::Refused { code, .. }) if code == "NotImplemented" => return Ok(Vec::new()),
-            Err(StoreError::Unreachable { cause, .. }) if cause.contains("NotImplemented") => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
+        let doing = || format!("list uploads of `{prefix}*`");
         let before = Utc::now() - age;
-        let open = answer.uploads().iter().filter_map(|upload| {
-            let begun = upload.initiated().and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
-            Some(OpenUpload { key: upload.key()?.to_owned(), id: upload.upload_id()?.to_owned(), begun })
-        });
-        Ok(open.filter(|upload| upload.begun.is_some_and(|begun| begun < before)).collect())
+        let mut open = Vec::new();
+        let (mut key, mut id) = (None, None);
+        loop {
+            let request = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
+            let request = request.set_key_marker(key).set_upload_id_marker(id);
+            let answer = match request.send().await.map_err(|error| sort(doing(), error)) {
+                Ok(answer) => answer,
+                Err(StoreError::Refused { code, .. }) if code == "NotImplemented" => return Ok(Vec::new()),
+                Err(StoreError::Unreachable { cause, .. }) if cause.contains("NotImplemented") => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            };
+            open.extend(answer.uploads().iter().filter_map(|upload| {
+                let begun = upload.initiated().and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
+                Some(OpenUpload { key: upload.key()?.to_owned(), id: upload.upload_id()?.to_owned(), begun })
+            }));
+            key = answer.next_key_marker().map(str::to_owned);
+            id = answer.next_upload_id_marker().map(str::to_owned);
+            if answer.is_truncated() != Some(true) || key.is_none() {
+                open.retain(|upload| upload.begun.is_some_and(|begun| begun < before));
+                return Ok(open);
+            }
+        }
     }
 }

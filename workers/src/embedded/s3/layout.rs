@@ -9,6 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use s3s::{S3Result, s3_error};
 
+use super::uploads::Open;
+
 /// Hidden bucket of objects that are being written; a client cannot name it, since bucket names start with a letter
 /// or digit.
 pub(super) const STAGING: &str = ".staging";
@@ -69,6 +71,28 @@ impl Layout {
     pub(super) fn upload_attributes(&self, bucket: &str, key: &str, upload: &str) -> PathBuf {
         let (bucket, key) = (URL_SAFE_NO_PAD.encode(bucket), URL_SAFE_NO_PAD.encode(key));
         self.root.join(format!(".bucket-{bucket}.object-{key}.upload-{upload}.metadata.json"))
+    }
+
+    /// Uploads into a bucket that were begun and have not ended.
+    pub(super) fn open_uploads(&self, bucket: &str) -> std::io::Result<Vec<Open>> {
+        let prefix = format!(".bucket-{}.object-", URL_SAFE_NO_PAD.encode(bucket));
+        let mut open = Vec::new();
+        for entry in std::fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let parts = name.to_str().and_then(|name| {
+                let (key, id) = name.strip_prefix(&prefix)?.strip_suffix(".metadata.json")?.split_once(".upload-")?;
+                Some((String::from_utf8(URL_SAFE_NO_PAD.decode(key).ok()?).ok()?, id.to_owned()))
+            });
+            let Some((key, id)) = parts else { continue };
+            match entry.metadata() {
+                Ok(metadata) => open.push(Open { key, id, begun: metadata.modified()? }),
+                // It ended meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(open)
     }
 
     pub(super) fn upload(&self, upload: &str) -> PathBuf {

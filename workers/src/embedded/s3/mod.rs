@@ -10,5 +10,6 @@ mod layout;
 mod multipart;
 mod objects;
 mod server;
+mod uploads;
 
 pub use server::{EmbeddedS3, EmbeddedS3Error};
