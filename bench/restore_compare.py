@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import measure
+import memory
 import report
 from report import Number, machine, table, targets
 from service import Broken, Service, binary, last_result, run, start, work_directory
@@ -152,7 +153,7 @@ def steps(done):
             yield f"- {name}: " + ", ".join(f"{step} {seconds:.1f}" for step, seconds in times.items())
 
 
-def text(chain, done, rounds):
+def text(chain, done, rounds, peaks):
     header = ["means of all rounds", "wall s", "CPU s", "client", "PostgreSQL", "WAL, MB"]
     return f"""## Restore: `./run bench restore`
 
@@ -164,6 +165,8 @@ The snapshot of a synthetic chain of {chain['blocks']:,} blocks, {chain['transac
 Seconds of the steps of ours:
 
 {chr(10).join(steps(done))}
+
+Peak memory of other commands, MB: {", ".join(f"`{name}` {megabytes:.0f}" for name, megabytes in peaks.items())}.
 
 ### How it is measured
 
@@ -201,11 +204,12 @@ def benchmark(running, args, work):
     done = bench.alternate({"pg_restore": bench.stock, "ours": bench.ours})
     bench.service = restart(running, ["wal_level = minimal", "max_wal_senders = 0"])
     fast = bench.alternate({"pg_restore, wal_level minimal": bench.stock, "ours --fast, wal_level minimal": lambda: bench.ours("--fast")})
-    restart(running, ["wal_level = replica", "max_wal_senders = 10"])
+    bench.service = restart(running, ["wal_level = replica", "max_wal_senders = 10"])
     done |= fast
-    print(text(chain, done, args.rounds))
+    told = text(chain, done, args.rounds, memory.peaks(bench))
+    print(told)
     if chain["blocks"] >= FULL_BLOCKS:
-        report.publish("restore", numbers(done), text(chain, done, args.rounds))
+        report.publish("restore", numbers(done), told)
     else:
         say("a trial: docs/benchmarks.* stay as they are")
 

@@ -71,6 +71,14 @@ async fn scrubbing_and_resealing_that_are_killed_find_and_gain_the_same() {
     assert_eq!(scrubbed["result"]["findings"].as_array().unwrap().len(), 1, "{:#}", scrubbed["result"]);
     let marks: i64 = sqlx::query_scalar("select count(*) from snapshots.dirty_range").fetch_one(&pool).await.unwrap();
     assert_eq!(marks, 1);
+    let mut service = service;
+    for step in ["choose", "report"] {
+        let (again, next) = killed_in(&site, &pool, service, ("scrub", &all, step)).await;
+        assert_eq!(again["result"]["findings"], scrubbed["result"]["findings"], "killed in {step}");
+        service = next;
+    }
+    let marks: i64 = sqlx::query_scalar("select count(*) from snapshots.dirty_range").fetch_one(&pool).await.unwrap();
+    assert_eq!(marks, 1, "marked once");
     let (_, _service) = killed_in(&site, &pool, service, ("reseal", &json!({}), "recompress")).await;
     let rows: i64 = sqlx::query_scalar("select count(*) from snapshots.resealed").fetch_one(&pool).await.unwrap();
     assert_eq!(rows, 3);
@@ -93,10 +101,20 @@ async fn decisions_and_pruning_that_are_killed_are_done_once() {
         .await
         .unwrap();
     assert_eq!(lines, ["snapshot.retract", "snapshot.publish"], "one line each");
+    let (_, service) = killed_in(&site, &pool, service, ("retract", &decision, "repoint")).await;
+    assert_eq!(service.json("/mainnet/latest").await["snapshot_id"], json!(first.snapshot_id));
+    let (_, service) = killed_in(&site, &pool, service, ("publish", &decision, "check")).await;
+    assert_eq!(service.json("/mainnet/latest").await["snapshot_id"], json!(second.snapshot_id));
 
     let (pruned, service) = killed_in(&site, &pool, service, ("prune", &json!({}), "sweep")).await;
     assert_eq!(pruned["result"]["expired"], json!([first.snapshot_id]), "{:#}", pruned["result"]);
     assert_eq!(service.get(&format!("/snapshots/{}", first.snapshot_id)).await.status(), 404);
     assert!(!site.keys().iter().any(|key| key.starts_with(&format!("mainnet/{}/", first.snapshot_id))));
+    let mut service = service;
+    for (workflow, step) in [("prune", "mark"), ("prune", "report"), ("status", "write")] {
+        (_, service) = killed_in(&site, &pool, service, (workflow, &json!({}), step)).await;
+    }
     assert_eq!(service.get(&format!("/snapshots/{}", second.snapshot_id)).await.status(), 200);
+    let status: Value = serde_json::from_slice(&std::fs::read(site.objects().join("mainnet/status.json")).unwrap()).unwrap();
+    assert_eq!((&status["state"], &status["snapshot"]["id"]), (&json!("fresh"), &json!(second.snapshot_id)));
 }
