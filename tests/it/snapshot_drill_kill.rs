@@ -1,12 +1,15 @@
 //! A drill on a server that somebody lends, killed in the middle: what it made is taken away by the next one, which proves the
 //! snapshot and promotes it. And one that there is no room for.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::support::{Site, SmallDisk, home, latest, ledger_is_true, own_postgres, site_with_chain, wait_until};
+use crate::support::{Home, Site, SmallDisk, home, latest, ledger_is_true, own_postgres, site_with_chain, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -80,4 +83,47 @@ async fn a_killed_drill_leaves_databases_only_until_the_next_one() {
     assert_eq!(third.ended(&run).await["state"], "succeeded");
     assert_ne!(latest(&site), before);
     third.terminate().await;
+}
+
+/// The process of the server that a drill has started for itself.
+fn server_of_drill(drills: &Home) -> Option<Pid> {
+    let folder = drills.path().join("snapshots-drill-scratch");
+    let clusters = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    let text = clusters.filter_map(|cluster| std::fs::read_to_string(pid_file(&cluster.path())?).ok()).next()?;
+    Some(Pid::from_raw(text.lines().next()?.parse().ok()?))
+}
+
+/// `postmaster.pid` somewhere below.
+fn pid_file(dir: &Path) -> Option<PathBuf> {
+    std::fs::read_dir(dir)
+        .ok()?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find_map(|path| if path.is_dir() { pid_file(&path) } else { path.ends_with("postmaster.pid").then_some(path) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_drill_takes_the_server_that_it_started_and_its_files_along() {
+    let (site, drills) = (site_with_chain(1_000).await.with_embedded_bucket(), home());
+    let env = [("SNAPSHOTS_DRILL", "full"), ("SNAPSHOTS_DRILL_DIR", drills.text())];
+    let first = site.serve_with(&env).await;
+    let run = first.start_run().await;
+    let mut server = None;
+    wait_until(PATIENCE, "the drill's server runs", async || {
+        server = server_of_drill(&drills);
+        server.is_some()
+    })
+    .await;
+    first.kill().await;
+    let server = server.unwrap();
+    wait_until(PATIENCE, "its server has ended", async || kill(server, None).is_err()).await;
+    wait_until(PATIENCE, "its files are gone", async || drills.left_by_drills().is_empty()).await;
+    assert!(!promoted(&site));
+
+    let second = site.serve_with(&env).await;
+    let ended = second.ended(&run).await;
+    ledger_is_true(&ended);
+    assert!(promoted(&site));
+    assert_eq!(drills.left_by_drills(), Vec::<String>::new());
+    second.terminate().await;
 }
