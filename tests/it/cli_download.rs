@@ -10,7 +10,7 @@ use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 
 use crate::support::{
-    Asked, Fault, FaultProxy, Proxy, Ran, ServiceProcess, Site, bare_command, run, site_with_chain, wait_until,
+    Asked, Fault, FaultProxy, FlakyServer, Proxy, Ran, ServiceProcess, Site, bare_command, run, site_with_chain, wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,6 +50,22 @@ async fn a_download_lands_whole_where_it_was_asked_to_and_is_not_fetched_twice()
     let said = run(command.arg(&dir).args(["--data-dir", site.dir.path().to_str().unwrap()])).await;
     assert!(said.code == Some(0) && said.stdout.contains("tar --zstd -xf"), "{}{}", said.stdout, said.stderr);
     run(bare_command(&["download", "1999-01-01", "--json", "--url", &service.url])).await.error_with(4, &["1999-01-01"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_comes_from_wherever_it_is_published_once_its_manifest_is_believed() {
+    let (site, service, manifest, archive) = published().await;
+    service.terminate().await;
+    let bucket = FlakyServer::start(site.objects()).await;
+    let dir = site.dir.path().join("from");
+    let mut command = bare_command(&["download", "--json", "--from", &bucket.url, "--output-dir"]);
+    command.arg(&dir).env("SNAPSHOTS_DATA_DIR", site.dir.path().join("reader"));
+    run(&mut command).await.error_with(6, &["--public-key"]);
+    let result = run(command.env("SNAPSHOTS_PUBLIC_KEY", site.public_keys())).await.result();
+    assert_eq!(result["checksum"], manifest.checksum);
+    assert!(std::fs::read(dir.join(manifest.path().archive_name())).unwrap() == archive);
+    let place = site.published();
+    run(&mut bare_command(&["download", "--json", "--from", &place])).await.error_with(2, &["--chunks"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

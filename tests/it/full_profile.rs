@@ -8,7 +8,9 @@ use snapshot::encrypt::Identities;
 use snapshot::manifest::Manifest;
 use sqlx::PgPool;
 
-use crate::support::{CANARIES, Hold, ServiceProcess, Site, TestBucket, add_tenants, bucket, database, run, site_with_chain};
+use crate::support::{
+    CANARIES, Hold, ServiceProcess, Site, TestBucket, add_tenants, bare_command, bucket, database, run, site_with_chain,
+};
 
 /// A bucket and keys of the profile.
 struct Vault {
@@ -220,6 +222,52 @@ async fn vault_damaged(site: &Site, vault: &Vault, url: &str) {
     std::fs::write(&file, bad).unwrap();
     run(vault.restore(site, url).arg("--jobs=1")).await.error_with(5, &["damaged"]);
     std::fs::write(file, good).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_verified_and_mirrored_as_it_is_stored_and_restored_from_the_mirror() {
+    let site = site_with_chain(300).await.with_flags(&["--confirmations", "0"]);
+    let vault = vault(&site).await;
+    let service = site.serve_with(&vault.env()).await;
+    service.cut().await;
+    cut(&service).await;
+    service.terminate().await;
+    let (root, mirror) = (vault.bucket.root(), site.dir.path().join("mirror"));
+    let verify = async |from: &Path, more: &[&str]| {
+        let mut command = bare_command(&["verify", "--json", "--profile", "full", "--from", from.to_str().unwrap()]);
+        command.env("SNAPSHOTS_DATA_DIR", site.dir.path()).env("SNAPSHOTS_PUBLIC_KEY", site.public_keys());
+        run(command.arg("--identity").arg(&vault.identity).args(more)).await
+    };
+    let download = async |from: &str, profile: &str| {
+        let mut command = bare_command(&["download", "--json", "--chunks", "--from", from, "--profile", profile]);
+        command.env("SNAPSHOTS_DATA_DIR", site.dir.path()).env("SNAPSHOTS_PUBLIC_KEY", site.public_keys());
+        run(command.arg("--output-dir").arg(&mirror).arg("--identity").arg(&vault.identity)).await
+    };
+    assert_eq!(verify(&root, &["--deep"]).await.result()["proved"], true);
+    download(root.to_str().unwrap(), "full").await.result();
+    assert_eq!(
+        download(root.to_str().unwrap(), "full").await.result()["fetchedBytes"].as_u64().map(|bytes| bytes < 100_000),
+        Some(true)
+    );
+    for (key, bytes) in objects(&mirror).iter().filter(|(key, _)| key.ends_with(".age")) {
+        assert_eq!(vault.objects().get(key), Some(bytes), "{key} is not what is stored");
+    }
+    download(&site.published(), "public").await.error_with(6, &["mirrors the full profile"]);
+
+    let target = database().await;
+    let mut restore = site.client("restore", mirror.to_str().unwrap(), target.url());
+    let restored = run(restore.args(["--profile", "full", "--identity"]).arg(&vault.identity)).await.result();
+    assert_eq!(restored["proved"], true);
+
+    let chunk = objects(&mirror).into_keys().find(|key| key.ends_with(".zst.age")).unwrap();
+    let path = mirror.join(&chunk);
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(verify(&mirror, &[]).await.result()["proved"], true, "its length is right");
+    verify(&mirror, &["--deep"]).await.error(5);
+    std::fs::remove_file(&path).unwrap();
+    verify(&mirror, &[]).await.error(5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,14 +53,19 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(args: &ClientArgs) -> anyhow::Result<Self> {
         let base = match &args.url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
+            Some(url) => url.clone(),
             None => Found::read(&args.dir.path())?.url,
         };
-        let http =
-            reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).read_timeout(Duration::from_secs(60)).build()?;
         // Never on the command line, where everybody who lists processes can read it.
         let key = std::env::var("SNAPSHOTS_API_KEY").ok().filter(|key| !key.is_empty());
-        Ok(Self { http, base, key })
+        Ok(Self { key, ..Self::of(&base)? })
+    }
+
+    /// A server that is not trusted with a key: whoever publishes at this address.
+    pub(crate) fn of(base: &str) -> anyhow::Result<Self> {
+        let http =
+            reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).read_timeout(Duration::from_secs(60)).build()?;
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key: None })
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

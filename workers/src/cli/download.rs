@@ -14,7 +14,7 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{Client, ClientArgs};
-use super::published::{PublishedArgs, TrustArgs};
+use super::published::{ProfileArgs, PublishedArgs, TrustArgs};
 use super::{mirror, show, signals};
 use crate::exit::{Exit, Failure, classify};
 use crate::output::{Output, Progress, bytes};
@@ -41,10 +41,12 @@ pub(crate) struct DownloadArgs {
     /// directory share what they have in common.
     #[arg(long)]
     chunks: bool,
-    /// With --chunks: where they are published; by default at the service.
-    #[arg(long, requires = "chunks", value_name = "URL|s3://BUCKET|DIR")]
+    /// Where snapshots are published, and signed; by default the service is asked. A bucket or a directory only with --chunks.
+    #[arg(long, value_name = "URL|s3://BUCKET|DIR")]
     from: Option<String>,
-    /// With --chunks: public key to believe, as text or as a file; give it once for each key.
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// With --chunks or --from: public key to believe, as text or as a file; give it once for each key.
     #[arg(long = "public-key", env = "SNAPSHOTS_PUBLIC_KEY", value_delimiter = ',', value_name = "KEY|FILE")]
     public_keys: Vec<String>,
 }
@@ -57,13 +59,16 @@ async fn download(args: DownloadArgs, output: Output) -> anyhow::Result<()> {
     if args.chunks {
         return mirror::run(&published(&args)?, &args.output_dir, output).await;
     }
-    let client = Client::new(&args.client)?;
-    let manifest = show::manifest(&client, &args.id, args.network.as_deref()).await?;
+    if args.profile.is_full() {
+        let failure = Failure::new(Exit::Usage, "a snapshot of the full profile has no archive");
+        return Err(failure.hint("add --chunks, and name its bucket with --from").into());
+    }
+    let (client, manifest, url) = archive(&args).await?;
     tokio::fs::create_dir_all(&args.output_dir).await.with_context(|| format!("cannot make {}", args.output_dir.display()))?;
     let target = args.output_dir.join(manifest.path().archive_name());
     let part = target.with_extension("zst.part");
     if !target.exists() {
-        fetch(&client, &manifest, &part, output).await?;
+        fetch(&client, &url, (&manifest, &part), output).await?;
         check(&part, &manifest).await?;
         tokio::fs::rename(&part, &target).await?;
     } else {
@@ -83,12 +88,30 @@ fn published(args: &DownloadArgs) -> anyhow::Result<PublishedArgs> {
     };
     let id = (args.id != "latest").then(|| args.id.clone());
     let trust = TrustArgs::new(args.network.clone(), args.public_keys.clone(), args.client.dir());
-    Ok(PublishedArgs::new(from, id, trust))
+    Ok(PublishedArgs::new(from, id, args.profile.clone(), trust))
+}
+
+/// Whom to ask, which snapshot, and where its archive is: beside the signed manifest, or where the service's manifest says.
+async fn archive(args: &DownloadArgs) -> anyhow::Result<(Client, Manifest, String)> {
+    let Some(from) = &args.from else {
+        let client = Client::new(&args.client)?;
+        let manifest = show::manifest(&client, &args.id, args.network.as_deref()).await?;
+        let url = format!("{}/{}", manifest.archive_base(&client.url("")), Key::Archive(manifest.path()));
+        return Ok((client, manifest, url));
+    };
+    if !from.starts_with("http://") && !from.starts_with("https://") {
+        let failure = Failure::new(Exit::Usage, "an archive is downloaded from an address");
+        return Err(failure.hint("add --chunks, which takes a bucket or a directory too").into());
+    }
+    let published = published(args)?;
+    let manifest = published.open(&published.source()?).await?.manifest;
+    let client = Client::of(from)?;
+    let url = client.url(&format!("/{}", Key::Archive(manifest.path())));
+    Ok((client, manifest, url))
 }
 
 /// Fetches what is missing of `part`.
-async fn fetch(client: &Client, manifest: &Manifest, part: &Path, output: Output) -> anyhow::Result<()> {
-    let url = format!("{}/{}", manifest.archive_base(&client.url("")), Key::Archive(manifest.path()));
+async fn fetch(client: &Client, url: &str, (manifest, part): (&Manifest, &Path), output: Output) -> anyhow::Result<()> {
     let mut progress = output.progress("downloading", manifest.size_bytes);
     let mut file = OpenOptions::new().create(true).append(true).open(part).await?;
     let mut etag = None;
@@ -98,7 +121,7 @@ async fn fetch(client: &Client, manifest: &Manifest, part: &Path, output: Output
         if have >= manifest.size_bytes {
             break;
         }
-        let appended = append(client, &url, (&mut file, have), &mut etag, &mut progress).await;
+        let appended = append(client, url, (&mut file, have), &mut etag, &mut progress).await;
         file.flush().await?;
         let got = file.metadata().await?.len() > have;
         idle = if got { 0 } else { idle + 1 };

@@ -8,9 +8,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use snapshot::fetch::{FetchError, Opened, Source};
 use snapshot::key::Key;
-use snapshot::manifest::{Pointer, Pointers};
+use snapshot::manifest::{Manifest, Pointer, Pointers};
 
 use super::published::{PublishedArgs, not_loaded};
+use crate::exit::{Exit, Failure};
 use crate::output::{Output, bytes};
 
 /// Objects under way at once.
@@ -18,6 +19,7 @@ const AT_ONCE: usize = 4;
 
 /// An object named by its digest.
 struct Wanted {
+    key: Key,
     sha256: String,
     /// `None` where nobody noted it: the schema.
     bytes: Option<u64>,
@@ -28,9 +30,10 @@ pub(super) async fn run(published: &PublishedArgs, dir: &Path, output: Output) -
     let source = published.source()?;
     let opened = published.open(&source).await?;
     let manifest = &opened.manifest;
-    let chunk = |chunk: &snapshot::chunk::Chunk| Wanted { sha256: chunk.sha256.clone(), bytes: Some(chunk.bytes) };
-    let mut wanted: Vec<Wanted> = manifest.chunks.iter().map(chunk).collect();
-    wanted.push(Wanted { sha256: manifest.schema.sha256.clone(), bytes: None });
+    refuse_other_profile(dir, manifest).await?;
+    let object = |sha256: &str, bytes| Wanted { key: manifest.object(sha256), sha256: sha256.to_owned(), bytes };
+    let mut wanted: Vec<Wanted> = manifest.chunks.iter().map(|chunk| object(&chunk.sha256, Some(chunk.bytes))).collect();
+    wanted.push(object(&manifest.schema.sha256, None));
     wanted.sort_by(|a, b| a.sha256.cmp(&b.sha256));
     wanted.dedup_by(|a, b| a.sha256 == b.sha256);
     let total: u64 = wanted.iter().filter_map(|object| object.bytes).sum();
@@ -46,12 +49,13 @@ pub(super) async fn run(published: &PublishedArgs, dir: &Path, output: Output) -
     // Last, so that a directory with a manifest is whole.
     small_objects(&source, dir, &opened).await?;
     let text = format!(
-        "{} is mirrored in {}: {} objects, {} fetched\nrestore it with: snapshots restore --from {}",
+        "{} is mirrored in {}: {} objects, {} fetched\nrestore it with: snapshots restore --from {}{}",
         manifest.path(),
         dir.display(),
         wanted.len(),
         bytes(source.fetched_bytes()),
-        dir.display()
+        dir.display(),
+        if manifest.profile.is_public() { "" } else { " --profile full --identity FILE" }
     );
     let value = json!({ "path": dir, "snapshot": manifest.path().to_string(), "blockHeight": manifest.block_height,
         "objects": wanted.len(), "bytes": total, "fetchedBytes": source.fetched_bytes() });
@@ -59,21 +63,25 @@ pub(super) async fn run(published: &PublishedArgs, dir: &Path, output: Output) -
     Ok(())
 }
 
+/// `latest` of a directory names one snapshot, so a directory mirrors one profile.
+async fn refuse_other_profile(dir: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+    let latest = dir.join(Key::Latest(manifest.network.clone()).to_string());
+    let there = tokio::fs::read(&latest).await.ok().and_then(|bytes| serde_json::from_slice::<Pointer>(&bytes).ok());
+    let Some(other) = there.filter(|pointer| pointer.profile != manifest.profile) else { return Ok(()) };
+    let failure = Failure::new(Exit::Refused, format!("{} mirrors the {} profile", dir.display(), other.profile));
+    Err(failure.hint(format!("give the {} profile another --output-dir", manifest.profile)).into())
+}
+
 /// Makes sure that one object is there, and returns its size.
 async fn mirror(source: &Source, dir: &Path, object: &Wanted) -> anyhow::Result<u64> {
-    let key = Key::Chunk(object.sha256.clone());
-    let path = dir.join(key.to_string());
+    let path = dir.join(object.key.to_string());
     if let Ok(there) = tokio::fs::read(&path).await {
         let (sha256, size) = (object.sha256.clone(), there.len() as u64);
         if tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&there)) == sha256).await? {
             return Ok(size);
         }
     }
-    let fetched = match object.bytes {
-        Some(bytes) => source.chunk(&key, bytes).await,
-        None => source.small_chunk(&key).await,
-    };
-    let body = fetched.map_err(|error| not_loaded(error.into()))?;
+    let body = source.stored(&object.key, object.bytes).await.map_err(|error| not_loaded(error.into()))?;
     write(&path, &body).await?;
     Ok(body.len() as u64)
 }
@@ -82,7 +90,8 @@ async fn mirror(source: &Source, dir: &Path, object: &Wanted) -> anyhow::Result<
 async fn small_objects(source: &Source, dir: &Path, opened: &Opened) -> anyhow::Result<()> {
     let path = opened.manifest.path();
     let mut pointer = None;
-    for key in [Key::Checksum(path.clone()), Key::Pointer(path.clone()), Key::Manifest(path.clone())] {
+    let manifest = Manifest::key(opened.manifest.profile, path.clone());
+    for key in [Key::Checksum(path.clone()), Key::Pointer(path.clone()), manifest] {
         for key in [key.signature(), key.clone()] {
             let body = source.small(&key).await.map_err(|error: FetchError| not_loaded(error.into()))?;
             // A snapshot that `latest` never pointed at has no pointer.

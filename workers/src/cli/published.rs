@@ -24,14 +24,28 @@ pub(crate) struct PublishedArgs {
     /// Snapshot id; by default the newest.
     #[arg(long, value_parser = show::snapshot_id)]
     id: Option<String>,
+    #[command(flatten)]
+    profile: ProfileArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
+}
+
+/// What to look for, and what opens it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ProfileArgs {
     /// What to look for: public, which everybody may read, or full, every table of the lost database, for its operators.
     #[arg(long, value_enum, default_value_t = ProfileArg::Public, hide_default_value = true)]
     profile: ProfileArg,
     /// File with the age identity (AGE-SECRET-KEY-1…) that opens snapshots of the full profile.
     #[arg(long, env = "SNAPSHOTS_IDENTITY_FILE", value_name = "FILE")]
     identity: Option<PathBuf>,
-    #[command(flatten)]
-    trust: TrustArgs,
+}
+
+impl ProfileArgs {
+    /// Whether every table is looked for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.profile == ProfileArg::Full
+    }
 }
 
 /// Which profile.
@@ -62,17 +76,17 @@ pub(crate) struct TrustArgs {
 
 impl PublishedArgs {
     /// As if it had been written on the command line.
-    pub(crate) fn new(from: String, id: Option<String>, trust: TrustArgs) -> Self {
-        Self { from, id, profile: ProfileArg::Public, identity: None, trust }
+    pub(crate) fn new(from: String, id: Option<String>, profile: ProfileArgs, trust: TrustArgs) -> Self {
+        Self { from, id, profile, trust }
     }
 
     /// Opens the place; nothing is fetched yet.
     pub(crate) fn source(&self) -> anyhow::Result<Source> {
         let source = source(&self.from)?;
-        if self.profile == ProfileArg::Public {
+        if !self.profile.is_full() {
             return Ok(source);
         }
-        let Some(identity) = &self.identity else {
+        let Some(identity) = &self.profile.identity else {
             let failure = Failure::new(Exit::Usage, "snapshots of the full profile are encrypted, and no identity is named");
             return Err(failure.hint("name the file with --identity or SNAPSHOTS_IDENTITY_FILE").into());
         };

@@ -7,7 +7,7 @@ use snapshot::load::{self, Selection};
 use snapshot::manifest::{Manifest, Profile};
 use snapshot::verify::{self, Report, Subject};
 
-use super::published::{PublishedArgs, TrustArgs, not_loaded};
+use super::published::{ProfileArgs, PublishedArgs, TrustArgs, not_loaded};
 use super::target::{Follow, TargetArgs};
 use super::{show, signals};
 use crate::exit::{Exit, Failure};
@@ -21,6 +21,8 @@ pub(crate) struct VerifyArgs {
     /// Snapshot id; by default the newest.
     #[arg(long, value_parser = show::snapshot_id)]
     id: Option<String>,
+    #[command(flatten)]
+    profile: ProfileArgs,
     #[command(flatten)]
     trust: TrustArgs,
     /// Look at the restored database instead (`--to`, or DATABASE_URL). Without --from it is compared with the manifest that the
@@ -36,7 +38,8 @@ pub(crate) struct VerifyArgs {
 
 impl VerifyArgs {
     fn published(&self) -> Option<PublishedArgs> {
-        self.from.clone().map(|from| PublishedArgs::new(from, self.id.clone(), self.trust.clone()))
+        let (id, profile, trust) = (self.id.clone(), self.profile.clone(), self.trust.clone());
+        self.from.clone().map(|from| PublishedArgs::new(from, id, profile, trust))
     }
 }
 

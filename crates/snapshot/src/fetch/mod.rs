@@ -134,14 +134,23 @@ impl Source {
     /// # Errors
     /// [`FetchError`]; [`FetchError::Damaged`] where it is stored wrong.
     pub async fn chunk(&self, key: &Key, bytes: u64) -> Result<Bytes, FetchError> {
-        let body = match self.checked(key, Some(bytes)).await {
+        let body = self.stored(key, Some(bytes)).await?;
+        self.decrypted(key, body).await
+    }
+
+    /// The bytes of an object that is named by its digest, as they are stored: checked against its name and, where that is known,
+    /// its length; not decrypted.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn stored(&self, key: &Key, bytes: Option<u64>) -> Result<Bytes, FetchError> {
+        match self.checked(key, bytes).await {
             Err(FetchError::Damaged { .. }) => {
                 self.retries.fetch_add(1, Ordering::Relaxed);
-                self.checked(key, Some(bytes)).await
+                self.checked(key, bytes).await
             }
             other => other,
-        };
-        self.decrypted(key, body?).await
+        }
     }
 
     /// As [`Source::chunk`], for a small object whose length nobody noted.

@@ -1,6 +1,7 @@
 //! The newest snapshot of each network that this user has met, so that being led back to an older one is noticed.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -71,7 +72,10 @@ impl Seen {
             std::fs::create_dir_all(dir)?;
         }
         let draft = self.path.with_extension("json.new");
-        std::fs::write(&draft, serde_json::to_vec_pretty(&content)?)?;
+        let mut file = std::fs::File::create(&draft)?;
+        file.write_all(&serde_json::to_vec_pretty(&content)?)?;
+        // A machine that loses its power must not leave an empty file under the name: nothing would be believed any more.
+        file.sync_all()?;
         std::fs::rename(draft, &self.path)
     }
 
