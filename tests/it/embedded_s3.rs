@@ -9,8 +9,10 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
 use futures::future::join_all;
-use snapshot::store::{PATIENCE, StoreConfig};
+use snapshot::key::Key;
+use snapshot::store::{PATIENCE, Store, StoreConfig, StoreError};
 use workers::embedded::postgres::{Durability, EmbeddedPostgres, PostgresOptions};
 use workers::embedded::s3::EmbeddedS3;
 
@@ -219,4 +221,20 @@ async fn a_full_disk_is_an_error_with_words_and_leaves_room_for_what_fits() {
     assert!(!server.root().join("snapshots/large").exists());
     server.stop().await;
     assert!(Command::new("umount").arg(dir.path()).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn an_object_that_was_replaced_meanwhile_is_not_taken_away() {
+    let bucket = support::bucket().await;
+    let store = Store::new(bucket.config());
+    let key = Key::Latest("mainnet".into());
+    let first = store.put_if_match(&key, Bytes::from_static(b"1"), None).await.unwrap();
+    let second = store.put_if_match(&key, Bytes::from_static(b"2"), Some(&first)).await.unwrap();
+    let lost = store.delete_if_match(&key, &first).await;
+    assert!(matches!(lost, Err(StoreError::Precondition { .. })), "{lost:?}");
+    assert_eq!(store.get(&key).await.unwrap().unwrap().0, "2");
+    store.delete_if_match(&key, &second).await.unwrap();
+    assert!(store.get(&key).await.unwrap().is_none());
+    let gone = store.delete_if_match(&key, &second).await;
+    assert!(matches!(gone, Err(StoreError::Precondition { .. }) | Ok(())), "{gone:?}");
 }

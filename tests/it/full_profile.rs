@@ -259,8 +259,9 @@ async fn a_copy_is_verified_and_mirrored_as_it_is_stored_and_restored_from_the_m
     let restored = run(restore.args(["--profile", "full", "--identity"]).arg(&vault.identity)).await.result();
     assert_eq!(restored["proved"], true);
 
-    let chunk = objects(&mirror).into_keys().find(|key| key.ends_with(".zst.age")).unwrap();
-    let path = mirror.join(&chunk);
+    let chunks = objects(&mirror).into_iter().filter(|(key, _)| key.ends_with(".zst.age"));
+    let (largest, _) = chunks.max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    let path = mirror.join(&largest);
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, bytes).unwrap();

@@ -1,5 +1,6 @@
 //! What must not be restored is refused before the first row, with its cause, and the database stays as it was.
 
+use serde_json::json;
 use snapshot::key::Key;
 use snapshot::manifest::{Manifest, Pointer};
 use snapshot::sign::{Keyring, Password};
@@ -189,4 +190,23 @@ async fn a_database_that_cannot_take_it_is_refused_with_what_would_help() {
     std::fs::write(site.objects().join(key.signature().to_string()), signature).unwrap();
     std::fs::write(site.objects().join(key.to_string()), manifest.to_bytes()).unwrap();
     refused(&site, &["--id", &manifest.snapshot_id], 6, &["needs 99 or later"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_taken_back_is_refused_with_the_publishers_words() {
+    let site = site_with_chain(1_000).await;
+    let service = site.serve().await;
+    let manifest = service.cut().await;
+    let id = manifest.snapshot_id.as_str();
+    service.complete("retract", &json!({ "id": id, "reason": "block 7 lacks an event" })).await;
+    // The index of networks names none any more.
+    let one = ["--network", "mainnet", "--id", id];
+    refused(&site, &one, 6, &["taken back", "block 7 lacks an event", "--allow-rollback"]).await;
+    let target = database().await;
+    let mut command = site.client("restore", &site.published(), target.url());
+    assert_eq!(run(command.args(one).arg("--allow-rollback")).await.result()["proved"], true);
+    service.complete("publish", &json!({ "id": id, "reason": "it was another database" })).await;
+    service.terminate().await;
+    let target = database().await;
+    assert_eq!(run(site.client("restore", &site.published(), target.url()).args(["--id", id])).await.result()["proved"], true);
 }

@@ -154,8 +154,18 @@ async fn take_away(services: &Services, network: &str, id: &str) -> Result<(), S
         Some(all)
     };
     swap(&services.store, &Key::LatestOfAll, without, |all| serde_json::to_vec_pretty(all).map_err(StepError::fail)).await?;
-    if newest::pointer(services, network).await?.is_some_and(|pointer| pointer.snapshot_id == id) {
-        services.store.delete(&Key::Latest(network.to_owned())).await.map_err(classify)?;
+    let latest = Key::Latest(network.to_owned());
+    while let Some((bytes, etag)) = services.store.get(&latest).await.map_err(classify)? {
+        let there: Pointer = serde_json::from_slice(&bytes).map_err(StepError::fail)?;
+        if there.snapshot_id != id {
+            break;
+        }
+        match services.store.delete_if_match(&latest, &etag).await {
+            Ok(()) => break,
+            // Somebody promoted another meanwhile, or took it away.
+            Err(StoreError::Precondition { .. }) => {}
+            Err(error) => return Err(classify(error)),
+        }
     }
     Ok(())
 }

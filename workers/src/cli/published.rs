@@ -67,7 +67,8 @@ pub(crate) struct TrustArgs {
     /// publisher runs there.
     #[arg(long = "public-key", env = "SNAPSHOTS_PUBLIC_KEY", value_delimiter = ',', value_name = "KEY|FILE")]
     public_keys: Vec<String>,
-    /// Take a `latest` that is older than one seen before, or past the time by which a newer one was promised.
+    /// Take a `latest` that is older than one seen before, or past the time by which a newer one was promised, or a snapshot that its
+    /// publisher took back.
     #[arg(long)]
     allow_rollback: bool,
     #[command(flatten)]
@@ -184,6 +185,7 @@ pub(crate) fn not_opened(error: OpenError) -> Failure {
         OpenError::Rollback { .. } | OpenError::Expired { .. } => {
             (Exit::Refused, "ask the publisher; --allow-rollback takes it all the same")
         }
+        OpenError::Retracted { .. } => (Exit::Refused, "take another one; --allow-rollback takes it all the same"),
         OpenError::Memory { .. } => (Exit::Refused, "it lies in the directory of --data-dir (SNAPSHOTS_DATA_DIR)"),
         OpenError::None { .. } => (Exit::NotFound, "check --from, --id and --network"),
         OpenError::SeveralNetworks { .. } => (Exit::Usage, "add --network"),

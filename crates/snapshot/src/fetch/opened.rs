@@ -19,7 +19,7 @@ pub struct Wanted {
     pub trusted: TrustedKeys,
     /// What was seen before; `None`: no memory.
     pub seen: Option<Seen>,
-    /// Take a `latest` that is older than one seen before, or past its end.
+    /// Take a `latest` that is older than one seen before, or past its end, and a snapshot that was taken back.
     pub allow_rollback: bool,
 }
 
@@ -102,6 +102,14 @@ pub enum OpenError {
         /// When it ended.
         expired: String,
     },
+    /// Its publisher took it back.
+    #[error("snapshot {id} was taken back by its publisher: {reason}")]
+    Retracted {
+        /// The snapshot.
+        id: String,
+        /// Why, in the publisher's words.
+        reason: String,
+    },
     /// No such snapshot.
     #[error("no snapshot {wanted} is published")]
     None {
@@ -131,7 +139,20 @@ pub async fn open(source: &Source, wanted: &Wanted) -> Result<Opened, OpenError>
     let Some(id) = &wanted.id else { return newest(source, wanted, &network).await };
     let path = SnapshotPath::new(network, id);
     let opened = manifest(source, &path, &wanted.trusted).await?;
-    opened.ok_or_else(|| OpenError::None { wanted: path.to_string() })
+    let opened = opened.ok_or_else(|| OpenError::None { wanted: path.to_string() })?;
+    if !wanted.allow_rollback {
+        refuse_retracted(source, path).await?;
+    }
+    Ok(opened)
+}
+
+/// The notice is not signed: it can only keep readers away, which whoever could forge it can do anyway.
+async fn refuse_retracted(source: &Source, path: SnapshotPath) -> Result<(), OpenError> {
+    let id = path.to_string();
+    let Some(notice) = source.small(&Key::Retracted(path)).await? else { return Ok(()) };
+    let notice: serde_json::Value = serde_json::from_slice(&notice).unwrap_or_default();
+    let reason = notice["reason"].as_str().unwrap_or("it does not say why").to_owned();
+    Err(OpenError::Retracted { id, reason })
 }
 
 /// Finds the snapshot whose manifest has this digest, which the caller has from a place it trusts: no signature is asked for.

@@ -216,6 +216,19 @@ impl Store {
         }
     }
 
+    /// Takes an object away if it still has this etag. A server that does not know the condition takes it away in any case.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`] if it was replaced or taken away meanwhile; unreachable or refused.
+    pub async fn delete_if_match(&self, key: &Key, etag: &str) -> Result<(), StoreError> {
+        let request = self.client.delete_object().bucket(&self.bucket).key(key.to_string()).if_match(etag);
+        match request.send().await.map_err(|error| sort(format!("delete `{key}`"), error)) {
+            Ok(_) => Ok(()),
+            Err(StoreError::Missing { key: doing }) => Err(StoreError::Precondition { doing }),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A whole small object with its etag, or `None`.
     ///
     /// # Errors
