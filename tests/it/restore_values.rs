@@ -50,6 +50,7 @@ async fn text_of_any_characters_and_instants_of_any_age_come_back_as_they_were()
         update public.blocks set created_at = '0044-03-15 12:00:00.000001 BC' where height = 5;
         update public.blocks set created_at = '4713-01-01 00:00:00 BC' where height = 6;
         update public.blocks set created_at = '12345-12-31 23:59:59.999999' where height = 7;
+        update public.blocks set created_at = '294276-12-31 23:59:59' where height = 9;
         update public.blocks set created_at = '1999-12-31 23:59:59.9' where height = 8"#;
     sqlx::raw_sql(strange).execute(&site.database.pool().await).await.unwrap();
     comes_back(&site).await;

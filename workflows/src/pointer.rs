@@ -57,6 +57,9 @@ async fn problem(store: Store, key: Key, bytes: Option<u64>) -> Result<Option<St
     })
 }
 
+/// Before a pointer that changed while it was looked at is looked at again.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// From where pointers may be moved.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Move<'a> {
@@ -163,7 +166,7 @@ async fn take_away(services: &Services, network: &str, id: &str) -> Result<(), S
         match services.store.delete_if_match(&latest, &etag).await {
             Ok(()) => break,
             // Somebody promoted another meanwhile, or took it away.
-            Err(StoreError::Precondition { .. }) => {}
+            Err(StoreError::Precondition { .. }) => tokio::time::sleep(AGAIN).await,
             Err(error) => return Err(classify(error)),
         }
     }

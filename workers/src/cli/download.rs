@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use snapshot::key::Key;
-use snapshot::manifest::Manifest;
+use snapshot::manifest::{Archive, Manifest};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -49,6 +49,10 @@ pub(crate) struct DownloadArgs {
     /// With --chunks or --from: public key to believe, as text or as a file; give it once for each key.
     #[arg(long = "public-key", env = "SNAPSHOTS_PUBLIC_KEY", value_delimiter = ',', value_name = "KEY|FILE")]
     public_keys: Vec<String>,
+    /// With --chunks or --from: take a `latest` that is older than one seen before, or past the time by which a newer one was
+    /// promised, or a snapshot that its publisher took back.
+    #[arg(long)]
+    allow_rollback: bool,
 }
 
 pub(crate) async fn run(args: DownloadArgs, output: Output) -> anyhow::Result<()> {
@@ -87,7 +91,7 @@ fn published(args: &DownloadArgs) -> anyhow::Result<PublishedArgs> {
         None => Client::new(&args.client)?.url(""),
     };
     let id = (args.id != "latest").then(|| args.id.clone());
-    let trust = TrustArgs::new(args.network.clone(), args.public_keys.clone(), args.client.dir());
+    let trust = TrustArgs::new(args.network.clone(), args.public_keys.clone(), args.allow_rollback, args.client.dir());
     Ok(PublishedArgs::new(from, id, args.profile.clone(), trust))
 }
 
@@ -106,7 +110,9 @@ async fn archive(args: &DownloadArgs) -> anyhow::Result<(Client, Manifest, Strin
     let published = published(args)?;
     let manifest = published.open(&published.source()?).await?.manifest;
     let client = Client::of(from)?;
-    let url = client.url(&format!("/{}", Key::Archive(manifest.path())));
+    // One that is made as it is read is at the service, not in the bucket.
+    let base = if manifest.archive == Archive::OnRequest { manifest.archive_base(from) } else { from.trim_end_matches('/') };
+    let url = format!("{base}/{}", Key::Archive(manifest.path()));
     Ok((client, manifest, url))
 }
 

@@ -150,8 +150,8 @@ fn bucket_config(bucket: &str) -> Result<StoreConfig, Failure> {
 
 impl TrustArgs {
     /// As if it had been written on the command line.
-    pub(crate) fn new(network: Option<String>, public_keys: Vec<String>, dir: DataDirArgs) -> Self {
-        Self { network, public_keys, allow_rollback: false, dir }
+    pub(crate) fn new(network: Option<String>, public_keys: Vec<String>, allow_rollback: bool, dir: DataDirArgs) -> Self {
+        Self { network, public_keys, allow_rollback, dir }
     }
 
     fn wanted(&self, id: Option<String>) -> anyhow::Result<Wanted> {
@@ -185,7 +185,9 @@ pub(crate) fn not_opened(error: OpenError) -> Failure {
         OpenError::Rollback { .. } | OpenError::Expired { .. } => {
             (Exit::Refused, "ask the publisher; --allow-rollback takes it all the same")
         }
-        OpenError::Retracted { .. } => (Exit::Refused, "take another one; --allow-rollback takes it all the same"),
+        OpenError::Retracted { .. } => {
+            (Exit::Refused, "take another one, into an empty database; --allow-rollback takes this one all the same")
+        }
         OpenError::Memory { .. } => (Exit::Refused, "it lies in the directory of --data-dir (SNAPSHOTS_DATA_DIR)"),
         OpenError::None { .. } => (Exit::NotFound, "check --from, --id and --network"),
         OpenError::SeveralNetworks { .. } => (Exit::Usage, "add --network"),

@@ -31,8 +31,8 @@ pub(super) async fn walk(site: &Site<'_>, opened: &Arc<Opened>) -> Result<Walked
     for line in lines(site, opened, &dir, &url)? {
         let name = line.text().to_owned();
         if name.starts_with("sha256sum") {
-            let sums = tokio::fs::read_to_string(dir.join(SUMS)).await.map_err(StepError::retry)?;
-            if let Some(why) = checksum_problem(&sums, &manifest.checksum) {
+            let sums = tokio::fs::read(dir.join(SUMS)).await.map_err(StepError::retry)?;
+            if let Some(why) = checksum_problem(&String::from_utf8_lossy(&sums), &manifest.checksum) {
                 site.drop(NAME, pool).await?;
                 return Ok(walked(Path::broken(Way::Stock, why, steps)));
             }

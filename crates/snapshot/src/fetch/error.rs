@@ -81,4 +81,29 @@ impl FetchError {
             _ => false,
         }
     }
+
+    /// True where the server does not say whether there is such an object: this reader may not know.
+    #[must_use]
+    pub(crate) fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status == 403,
+            Self::Store(StoreError::Refused { code, .. }) => code == "AccessDenied" || code == "HTTP 403",
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_that_hides_whether_there_is_an_object_is_forbidden() {
+        let http = |status| FetchError::Refused { url: String::new(), status };
+        let bucket = |code: &str| {
+            FetchError::Store(StoreError::Refused { doing: String::new(), code: code.into(), message: String::new() })
+        };
+        assert!(http(403).is_forbidden() && bucket("AccessDenied").is_forbidden() && bucket("HTTP 403").is_forbidden());
+        assert!(!http(400).is_forbidden() && !bucket("InvalidAccessKeyId").is_forbidden());
+    }
 }

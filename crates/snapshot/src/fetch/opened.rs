@@ -146,12 +146,23 @@ pub async fn open(source: &Source, wanted: &Wanted) -> Result<Opened, OpenError>
     Ok(opened)
 }
 
+/// Longest reason that is shown, characters.
+const REASON_CHARS: usize = 500;
+
 /// The notice is not signed: it can only keep readers away, which whoever could forge it can do anyway.
 async fn refuse_retracted(source: &Source, path: SnapshotPath) -> Result<(), OpenError> {
     let id = path.to_string();
-    let Some(notice) = source.small(&Key::Retracted(path)).await? else { return Ok(()) };
+    let notice = match source.small(&Key::Retracted(path)).await {
+        Ok(Some(notice)) => notice,
+        Ok(None) => return Ok(()),
+        // A bucket that nobody may list answers so where there is no such object; its manifest was just read.
+        Err(error) if error.is_forbidden() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     let notice: serde_json::Value = serde_json::from_slice(&notice).unwrap_or_default();
-    let reason = notice["reason"].as_str().unwrap_or("it does not say why").to_owned();
+    let said = notice["reason"].as_str().unwrap_or("it does not say why");
+    // Not signed, so nothing that moves a terminal's cursor.
+    let reason = said.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
     Err(OpenError::Retracted { id, reason })
 }
 

@@ -24,6 +24,9 @@ const NULL: i32 = -1;
 /// The version that `jsonb` begins with; a server refuses one that it does not know.
 const JSONB_VERSION: u8 = 1;
 const MICROSECONDS_PER_DAY: i64 = 86_400_000_000;
+/// After so many years the Gregorian calendar repeats.
+const YEARS_PER_CYCLE: i64 = 400;
+const DAYS_PER_CYCLE: i64 = 146_097;
 
 /// How a column's values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,10 +196,12 @@ fn timestamp(text: &[u8]) -> Option<i64> {
     let (date, time) = text.strip_suffix("+00").unwrap_or(text).split_once(' ')?;
     let mut parts = date.split('-').map(str::parse::<u32>);
     let [year, month, day] = [(); 3].map(|()| parts.next().and_then(Result::ok));
-    let year = i32::try_from(year?).ok()?;
     // There is no year 0: the year before 1 is 1 BC.
-    let date = NaiveDate::from_ymd_opt(if before_christ { 1 - year } else { year }, month?, day?)?;
-    let days = date.signed_duration_since(NaiveDate::from_ymd_opt(2000, 1, 1)?).num_days();
+    let year = if before_christ { 1 - i64::from(year?) } else { i64::from(year?) };
+    // The calendar repeats, and the server stores years that no date of ours can have.
+    let (cycle, year) = ((year - 2000).div_euclid(YEARS_PER_CYCLE), (year - 2000).rem_euclid(YEARS_PER_CYCLE));
+    let date = NaiveDate::from_ymd_opt(i32::try_from(2000 + year).ok()?, month?, day?)?;
+    let days = cycle * DAYS_PER_CYCLE + date.signed_duration_since(NaiveDate::from_ymd_opt(2000, 1, 1)?).num_days();
     let time = time.parse::<NaiveTime>().ok()?;
     let microseconds = i64::from(time.num_seconds_from_midnight()) * 1_000_000 + i64::from(time.nanosecond() / 1_000);
     days.checked_mul(MICROSECONDS_PER_DAY)?.checked_add(microseconds).filter(|_| parts.next().is_none())
@@ -255,6 +260,9 @@ mod tests {
         assert_eq!(timestamp(b"2000-01-02 00:00:00.000001+00"), Some(MICROSECONDS_PER_DAY + 1));
         assert_eq!(timestamp(b"1999-12-31 23:59:59.5"), Some(-500_000));
         assert_eq!(timestamp(b"infinity"), Some(i64::MAX));
+        // The last day that PostgreSQL stores ends at `END_TIMESTAMP` of its source.
+        assert_eq!(timestamp(b"294276-12-31 00:00:00"), Some(9_223_371_331_200_000_000 - MICROSECONDS_PER_DAY));
+        assert_eq!(timestamp(b"2023-02-29 00:00:00"), None);
         // Julian day 0, the least that PostgreSQL stores, is 2,451,545 days before 2000.
         assert_eq!(timestamp(b"4714-11-24 00:00:00 BC"), Some(-2_451_545 * MICROSECONDS_PER_DAY));
     }

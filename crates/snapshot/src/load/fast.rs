@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 
 use super::copy::{Freeze, copy};
 use super::indexes::Index;
@@ -44,16 +44,15 @@ pub(super) async fn tables(
 }
 
 async fn work(job: &Job<'_>, list: &Worklist<'_, Vec<Part>>, worker: usize, progress: &Progress) -> Result<(), LoadError> {
-    let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
     while let Some(work) = list.next(worker).await {
         match work {
             Work::Index(index) => {
-                index.build(job, &mut conn).await?;
+                index.build(job).await?;
                 list.built(index);
             }
             Work::Rows(parts) => {
                 let table = parts.first().map(|part| part.chunk.table.clone()).unwrap_or_default();
-                let rows = load_table(job, &mut conn, parts, &progress.bytes).await?;
+                let rows = load_table(job, parts, &progress.bytes).await?;
                 progress.rows.fetch_add(rows, Ordering::Relaxed);
                 list.loaded(&table);
             }
@@ -63,7 +62,7 @@ async fn work(job: &Job<'_>, list: &Worklist<'_, Vec<Part>>, worker: usize, prog
 }
 
 /// One table. Chunks of it that an earlier run loaded one by one are no reason to keep them: the table is truncated first.
-async fn load_table(job: &Job<'_>, conn: &mut PgConnection, mut parts: Vec<Part>, done: &AtomicU64) -> Result<u64, LoadError> {
+async fn load_table(job: &Job<'_>, mut parts: Vec<Part>, done: &AtomicU64) -> Result<u64, LoadError> {
     let Some(table) = parts.first().map(|part| part.chunk.table.clone()) else { return Ok(0) };
     let all = job.options.selection.parts(&job.opened.manifest)?.into_iter().filter(|part| part.chunk.table == table);
     let whole: Vec<Part> = all.collect();
@@ -73,6 +72,7 @@ async fn load_table(job: &Job<'_>, conn: &mut PgConnection, mut parts: Vec<Part>
         parts = whole;
     }
     let at = || LoadError::at(format!("load {table} in one transaction"));
+    let mut conn = job.pool.acquire().await.map_err(at())?;
     let mut tx = conn.begin().await.map_err(at())?;
     let shapes = &job.opened.manifest.shapes;
     let name = shapes.iter().find(|shape| shape.name == table).map(TableShape::qualified).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 
 use super::copy::{Fetched, Freeze, copy};
 use super::indexes::{self, Index};
@@ -100,7 +100,6 @@ async fn chunks(
 
 /// Takes what there is until all is done; the next chunk is fetched while one is loaded.
 async fn work(job: &Job<'_>, list: &Worklist<'_, Part>, worker: usize, progress: &Progress) -> Result<(), LoadError> {
-    let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
     let take = || async {
         Ok::<_, LoadError>(match list.next(worker).await {
             Some(Work::Rows(part)) => Some(Work::Rows(job.fetch(part).await?)),
@@ -112,14 +111,14 @@ async fn work(job: &Job<'_>, list: &Worklist<'_, Part>, worker: usize, progress:
     while let Some(work) = next {
         next = match work {
             Work::Index(index) => {
-                index.build(job, &mut conn).await?;
+                index.build(job).await?;
                 list.built(index);
                 take().await?
             }
             Work::Rows(fetched) => {
                 let load = async {
                     let table = fetched.part.chunk.table.clone();
-                    let rows = load_one(job, &mut conn, fetched, &progress.bytes).await?;
+                    let rows = load_one(job, fetched, &progress.bytes).await?;
                     progress.rows.fetch_add(rows, Ordering::Relaxed);
                     list.loaded(&table);
                     Ok(())
@@ -132,9 +131,11 @@ async fn work(job: &Job<'_>, list: &Worklist<'_, Part>, worker: usize, progress:
 }
 
 /// One chunk and its line in the ledger, in one transaction. Returns the rows loaded.
-async fn load_one(job: &Job<'_>, conn: &mut PgConnection, fetched: Fetched, done: &AtomicU64) -> Result<u64, LoadError> {
+async fn load_one(job: &Job<'_>, fetched: Fetched, done: &AtomicU64) -> Result<u64, LoadError> {
     let at = || LoadError::at("commit a chunk");
     let shape = shape(job, &fetched.part)?;
+    // Anew for each: one that was idle while the others worked may be gone, and the pool sees that.
+    let mut conn = job.pool.acquire().await.map_err(at())?;
     let mut tx = conn.begin().await.map_err(at())?;
     if !ledger::claim(&mut tx, &fetched.part.chunk, fetched.part.chunk.rows).await.map_err(at())? {
         done.fetch_add(fetched.part.chunk.raw_bytes, Ordering::Relaxed);

@@ -16,13 +16,17 @@ const SETTINGS: &str = "
     set search_path = ''; set client_encoding = 'UTF8'; set standard_conforming_strings = on; set check_function_bodies = false;
     set xmloption = content; set client_min_messages = warning; set row_security = off; set default_table_access_method = heap;
     set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres'; set timezone = 'UTC'; set bytea_output = 'hex';
-    set lock_timeout = 0; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0;
+    set lock_timeout = 0; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set idle_session_timeout = 0;
     set synchronous_commit = off";
 
 /// Pages that a load leaves behind go to the disk meanwhile, not all at once at the next checkpoint. Not every system can.
 const FLUSH: &str = "
     select pg_catalog.set_config(name, least(256, max_val::bigint)::text, false) from pg_catalog.pg_settings
     where name = 'backend_flush_after'";
+
+/// A server that builds an index sees that its client was killed, and the next one need not wait for the end of the build. Not every
+/// system can.
+const CLIENT_CHECK: &str = "set client_connection_check_interval = '5s'";
 
 /// A pool of `jobs` connections, and one that holds the lock, on the database to restore into.
 ///
@@ -41,6 +45,7 @@ pub async fn connect(url: &str, jobs: usize) -> sqlx::Result<PgPool> {
         .after_connect(|conn, _| {
             Box::pin(async move {
                 conn.execute(SETTINGS).await?;
+                let _ = conn.execute(CLIENT_CHECK).await;
                 conn.execute(FLUSH).await.map(drop)
             })
         })

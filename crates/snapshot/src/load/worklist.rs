@@ -144,9 +144,13 @@ impl<'a, R> Waiting<'a, R> {
 
     /// The first index whose table has its rows and is free for it.
     fn index(&mut self) -> Option<&'a Index> {
-        let there = |name: &str| self.tables.iter().all(|table| table.name != name || table.is_there());
+        // What is alone may lock more than its own table, such as that of a table's partitions.
+        let there = |index: &Index| {
+            let needs = |table: &Table<R>| index.is_alone() || table.name == index.table();
+            self.tables.iter().all(|table| table.is_there() || !needs(table))
+        };
         let free = |index: &Index| !self.building.iter().any(|other| exclude(index, other));
-        let at = self.indexes.iter().position(|index| there(&index.table()) && free(index))?;
+        let at = self.indexes.iter().position(|index| there(index) && free(index))?;
         let index = self.indexes.remove(at)?;
         self.building.push(index);
         Some(index)

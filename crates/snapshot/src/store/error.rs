@@ -44,6 +44,15 @@ impl StoreError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+
+    /// True where the server does not know this kind of request.
+    pub fn is_not_implemented(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => code == "NotImplemented",
+            Self::Unreachable { cause, .. } => cause.contains("NotImplemented"),
+            _ => false,
+        }
+    }
 }
 
 /// Sorts an SDK error into ours.

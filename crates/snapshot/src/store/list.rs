@@ -72,8 +72,7 @@ impl Store {
             let request = request.set_key_marker(key).set_upload_id_marker(id);
             let answer = match request.send().await.map_err(|error| sort(doing(), error)) {
                 Ok(answer) => answer,
-                Err(StoreError::Refused { code, .. }) if code == "NotImplemented" => return Ok(Vec::new()),
-                Err(StoreError::Unreachable { cause, .. }) if cause.contains("NotImplemented") => return Ok(Vec::new()),
+                Err(error) if error.is_not_implemented() => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             };
             open.extend(answer.uploads().iter().filter_map(|upload| {

@@ -225,6 +225,7 @@ impl Store {
         match request.send().await.map_err(|error| sort(format!("delete `{key}`"), error)) {
             Ok(_) => Ok(()),
             Err(StoreError::Missing { key: doing }) => Err(StoreError::Precondition { doing }),
+            Err(error) if error.is_not_implemented() => self.delete(key).await,
             Err(error) => Err(error),
         }
     }
