@@ -107,6 +107,10 @@ async fn killed_between_an_index_and_its_key_it_only_adds_the_key() {
     let index = "public.events_pkey";
     wait_until(PATIENCE, "the key waits", async || has_table(&pool, index).await && somebody_waits(&pool).await).await;
     first.kill().await.unwrap();
+    // A session that waits, as one that builds, looks for its client now and then: nobody has to wait for the end of what it does.
+    let gone = "select not exists (select from pg_stat_activity
+                where application_name = 'snapshots restore' and datname = current_database())";
+    wait_until(PATIENCE, "the server notices", async || sqlx::query_scalar(gone).fetch_one(&pool).await.unwrap()).await;
     keys.rollback().await.unwrap();
     let key = "select count(*) from pg_constraint where conname = 'events_pkey'";
     let keys: i64 = sqlx::query_scalar(key).fetch_one(&pool).await.unwrap();

@@ -99,3 +99,29 @@ async fn a_flaky_server_costs_ranges_sent_again_and_never_a_restart() {
     let sent = server.sent() - needed;
     assert!(sent < needed * 5 / 4, "{sent} bytes were sent for {needed}: objects were fetched again from their start");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_hides_what_is_not_there_is_restored_from_by_id_too() {
+    let site = site_with_chain(600).await;
+    let service = site.serve().await;
+    let manifest = service.cut().await;
+    service.terminate().await;
+    let server = FlakyServer::start(site.objects()).await;
+    server.hide_missing();
+    for which in [&[][..], &["--network", "mainnet", "--id", &manifest.snapshot_id]] {
+        let target = database().await;
+        assert_eq!(
+            run(site.client("restore", &server.url, target.url()).args(which)).await.result()["proved"],
+            true,
+            "{which:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_loads_sends_pages_to_the_disk_as_it_goes() {
+    let target = database().await;
+    let pool = snapshot::load::connect(target.url(), 1).await.unwrap();
+    let after: String = sqlx::query_scalar("show backend_flush_after").fetch_one(&pool).await.unwrap();
+    assert_eq!(after, "2MB");
+}

@@ -12,15 +12,18 @@ use axum::routing::get;
 use futures::StreamExt;
 use futures::stream;
 
-/// Serves the files of a directory; while it is `flaky`, most answers are wrong in turn.
+/// Serves the files of a directory; while it is `flaky`, most answers are wrong in turn. It may hide what is not there, as a bucket does
+/// that nobody may list.
 pub(crate) struct FlakyServer {
     pub(crate) url: String,
     shared: Arc<Shared>,
 }
 
+#[derive(Default)]
 struct Shared {
     root: PathBuf,
     flaky: AtomicBool,
+    hides: AtomicBool,
     requests: AtomicU64,
     sent: AtomicU64,
 }
@@ -30,8 +33,7 @@ impl FlakyServer {
     pub(crate) async fn start(root: PathBuf) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let shared =
-            Arc::new(Shared { root, flaky: AtomicBool::new(false), requests: AtomicU64::new(0), sent: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { root, ..Shared::default() });
         let routes = Router::new().route("/{*key}", get(object)).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Self { url, shared }
@@ -40,6 +42,11 @@ impl FlakyServer {
     /// Begins or ends to fail.
     pub(crate) fn be_flaky(&self, flaky: bool) {
         self.shared.flaky.store(flaky, Ordering::SeqCst);
+    }
+
+    /// Answers 403 for what is not there.
+    pub(crate) fn hide_missing(&self) {
+        self.shared.hides.store(true, Ordering::SeqCst);
     }
 
     /// Bytes of bodies sent so far.
@@ -60,7 +67,10 @@ async fn object(
     if flaky && turn == 1 {
         return status(StatusCode::SERVICE_UNAVAILABLE);
     }
-    let Ok(all) = std::fs::read(shared.root.join(key)) else { return status(StatusCode::NOT_FOUND) };
+    let Ok(all) = std::fs::read(shared.root.join(key)) else {
+        let hides = shared.hides.load(Ordering::SeqCst);
+        return status(if hides { StatusCode::FORBIDDEN } else { StatusCode::NOT_FOUND });
+    };
     let range = headers.get(header::RANGE).map(|value| value.to_str().unwrap().to_owned());
     let from: usize = range.as_deref().map_or(0, |range| range["bytes=".len()..].trim_end_matches('-').parse().unwrap());
     let length = all.len();

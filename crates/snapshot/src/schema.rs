@@ -251,22 +251,13 @@ mod tests {
 
     fn entry(dump_id: i32, desc: &str, section: Section, dependencies: &[i32]) -> TocEntry {
         TocEntry {
-            dump_id,
-            has_data: false,
             catalog_oid: 1259,
             object_oid: 16_384 + dump_id.cast_unsigned(),
-            tag: Some(format!("{desc} {dump_id}")),
-            desc: Some(desc.into()),
-            section,
-            definition: None,
-            drop_statement: None,
-            copy_statement: None,
-            namespace: Some("public".into()),
             tablespace: Some("fast_disk".into()),
             access_method: Some("heap".into()),
             owner: Some("admin".into()),
             dependencies: dependencies.to_vec(),
-            file_name: None,
+            ..TocEntry::sample(dump_id, desc, &format!("{desc} {dump_id}"), section)
         }
     }
 

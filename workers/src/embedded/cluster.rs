@@ -66,15 +66,28 @@ fn check_owner(data: &Path, account: &Account) -> Result<(), PostgresError> {
 }
 
 /// Writes the settings of the next start.
-pub(super) fn configure(account: &Account, options: &PostgresOptions, socket_dir: &Path) -> Result<(), PostgresError> {
+pub(super) async fn configure(
+    bin: &PgBin,
+    account: &Account,
+    options: &PostgresOptions,
+    socket_dir: &Path,
+) -> Result<(), PostgresError> {
     let path = options.data().join(CONF);
     let io = |source| PostgresError::File { path: path.clone(), source };
-    std::fs::write(&path, settings(options, socket_dir)).map_err(io)?;
+    let compression = if takes(bin, account, options, "wal_compression=lz4").await { "lz4" } else { "on" };
+    std::fs::write(&path, settings(options, socket_dir, compression)).map_err(io)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(io)?;
     account.give(&path).map_err(io)
 }
 
-fn settings(options: &PostgresOptions, socket_dir: &Path) -> String {
+/// Whether the server takes a setting that not every one was built with. It reads no file of the cluster's for that.
+async fn takes(bin: &PgBin, account: &Account, options: &PostgresOptions, setting: &str) -> bool {
+    let mut command = account.command(&bin.program("postgres"));
+    command.arg("-D").arg(options.data()).args(["-c", "config_file=/dev/null", "-C", "port", "-c", setting]);
+    command.output().await.is_ok_and(|output| output.status.success())
+}
+
+fn settings(options: &PostgresOptions, socket_dir: &Path, wal_compression: &str) -> String {
     let socket_dir = format!("\"{}\"", socket_dir.display());
     let mut all = vec![
         ("listen_addresses", ""),
@@ -86,7 +99,7 @@ fn settings(options: &PostgresOptions, socket_dir: &Path) -> String {
         ("maintenance_work_mem", "128MB"),
         ("max_wal_size", "2GB"),
         ("checkpoint_timeout", "15min"),
-        ("wal_compression", "on"),
+        ("wal_compression", wal_compression),
         ("timezone", "UTC"),
         ("log_timezone", "UTC"),
         ("log_line_prefix", "%m [%p] %d "),

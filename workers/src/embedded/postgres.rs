@@ -197,7 +197,7 @@ fn recorded_socket_dir(data: &Path) -> Option<PathBuf> {
 
 async fn launch(bin: &PgBin, account: &Account, options: &PostgresOptions) -> Result<PathBuf, PostgresError> {
     let socket_dir = cluster::socket_dir(account, options)?;
-    cluster::configure(account, options, &socket_dir)?;
+    cluster::configure(bin, account, options, &socket_dir).await?;
     let (data, log) = (options.data(), options.log());
     // The log of this start alone, so that a failure quotes nothing old.
     let _ = std::fs::rename(&log, log.with_extension("log.1"));

@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use sqlx::Connection;
 
 use super::copy::{Freeze, copy};
 use super::indexes::Index;
-use super::rows::{Progress, follow, shape};
+use super::rows::{Progress, shape, share};
 use super::worklist::{Rows, Work, Worklist};
 use super::{Job, LoadError, Part, Steps, ledger};
 use crate::columns::TableShape;
@@ -37,10 +36,7 @@ pub(super) async fn tables(
             None => tables.push(Rows { table, bytes, rows: vec![part] }),
         }
     }
-    let jobs = job.options.jobs.max(1);
-    let list = Worklist::new(jobs, tables, left);
-    let working = try_join_all((0..jobs).map(|worker| work(job, &list, worker, progress)));
-    follow(job, &list, working, progress, steps).await
+    share(job, tables, left, progress, steps, async |list, worker| work(job, list, worker, progress).await).await
 }
 
 async fn work(job: &Job<'_>, list: &Worklist<'_, Vec<Part>>, worker: usize, progress: &Progress) -> Result<(), LoadError> {

@@ -3,9 +3,10 @@
 //! Adding a key locks its table against every other build on it. So the index of a key is built as an index, which several
 //! connections do at once on one table, and becomes the key's when all are there: that takes no time.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use super::definitions::{make, name, table_of};
 use super::{Job, LoadError, ledger};
@@ -71,6 +72,24 @@ impl Index {
         self.entry.is("CONSTRAINT") && self.key.is_none()
     }
 
+    /// An estimate of its work, to begin with the longest: sorting is most of it, and texts compare slower than numbers do.
+    fn effort(&self, rows: u64, lengths: &Lengths) -> u64 {
+        let definition = self.entry.definition.as_deref().unwrap_or_default();
+        // What comes before names the table and the index itself.
+        let marker = if self.entry.is("INDEX") { " USING " } else { " ADD CONSTRAINT " };
+        let said = definition.split_once(marker).map_or("", |(_, said)| said);
+        let columns = said.split(|c: char| !c.is_alphanumeric() && c != '_').filter_map(|word| {
+            let length = lengths.get(&(self.table(), word.to_owned()))?;
+            Some(match length {
+                0..=8 => 1,
+                9.. => 2,
+                // Of no fixed length.
+                _ => 3,
+            })
+        });
+        rows * columns.sum::<u64>().max(1)
+    }
+
     /// Names in the ledger: of what is built, and of the whole.
     fn names(&self) -> [String; 2] {
         let whole = name(&self.entry);
@@ -93,10 +112,30 @@ impl Index {
     }
 }
 
-/// Those that are not built yet.
+/// Those that are not built yet, the longest first, so that none is left alone at the end.
 pub(super) async fn left<'a>(job: &Job<'_>, indexes: &'a [Index]) -> Result<VecDeque<&'a Index>, LoadError> {
-    let made = ledger::made(job.pool).await.map_err(LoadError::at("read what is done"))?;
-    Ok(indexes.iter().filter(|index| !index.names().iter().any(|name| made.contains(name))).collect())
+    let at = || LoadError::at("read what is done");
+    let made = ledger::made(job.pool).await.map_err(at())?;
+    let lengths = lengths(job.pool).await.map_err(at())?;
+    let rows = |index: &Index| job.opened.manifest.tables.get(&index.table()).map_or(0, |table| table.rows);
+    let mut left: Vec<&Index> = indexes.iter().filter(|index| !index.names().iter().any(|name| made.contains(name))).collect();
+    left.sort_by_cached_key(|index| Reverse(index.effort(rows(index), &lengths)));
+    Ok(left.into())
+}
+
+/// Bytes of a column's values by table and column; negative where they differ.
+type Lengths = HashMap<(String, String), i16>;
+
+async fn lengths(pool: &PgPool) -> sqlx::Result<Lengths> {
+    let columns: Vec<(String, String, i16)> = sqlx::query_as(
+        "select case n.nspname when 'public' then '' else n.nspname || '.' end || c.relname, a.attname::text, a.attlen
+         from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
+            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+         where a.attnum > 0 and c.relkind in ('r', 'p', 'm') and n.nspname <> all ('{pg_catalog,information_schema}')",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(columns.into_iter().map(|(table, column, length)| ((table, column), length)).collect())
 }
 
 /// Makes keys of indexes that are there.
@@ -122,6 +161,7 @@ pub(super) async fn memory(conn: &mut PgConnection, jobs: usize) -> sqlx::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toc::Section;
 
     #[test]
     fn a_plain_key_is_an_index_first_and_a_constraint_then() {
@@ -148,5 +188,23 @@ mod tests {
         ] {
             assert_eq!(Key::of(&format!("ALTER TABLE ONLY public.t\n    ADD CONSTRAINT k {rest}")), None, "{rest}");
         }
+    }
+
+    fn index(desc: &str, definition: &str) -> Index {
+        let entry = TocEntry::sample(1, desc, "events some_name", Section::PostData);
+        Index::new(TocEntry { definition: Some(definition.into()), ..entry }, true)
+    }
+
+    #[test]
+    fn texts_take_longer_than_numbers_and_more_rows_longer_than_few() {
+        let lengths =
+            [("type", -1), ("id", 16), ("block_height", 8)].map(|(name, length)| (("events".into(), name.into()), length));
+        let lengths = Lengths::from(lengths);
+        let text = index("INDEX", "CREATE INDEX events_type_idx ON public.events USING btree (type);\n");
+        let key = index("CONSTRAINT", "ALTER TABLE ONLY public.events\n    ADD CONSTRAINT events_pkey PRIMARY KEY (id);\n");
+        let number = index("INDEX", "CREATE INDEX id ON public.events USING btree (block_height);\n");
+        let efforts = [&text, &key, &number].map(|index| index.effort(10, &lengths));
+        assert_eq!(efforts, [30, 20, 10]);
+        assert!(number.effort(31, &lengths) > text.effort(10, &lengths));
     }
 }

@@ -50,14 +50,18 @@ pub(super) async fn load(job: &Job<'_>, all: &[Index], steps: &mut Steps<'_>) ->
     Ok(Loaded { rows: progress.rows.into_inner(), raw_bytes, chunks_before })
 }
 
-/// Tells of the work until it ends.
-pub(super) async fn follow<R>(
+/// Shares rows and indexes among the connections, and tells of the work until it ends.
+pub(super) async fn share<'a, R>(
     job: &Job<'_>,
-    list: &Worklist<'_, R>,
-    work: impl Future<Output = Result<Vec<()>, LoadError>>,
+    rows: Vec<Rows<R>>,
+    left: VecDeque<&'a Index>,
     progress: &Progress,
     steps: &mut Steps<'_>,
+    work: impl AsyncFn(&Worklist<'a, R>, usize) -> Result<(), LoadError>,
 ) -> Result<(), LoadError> {
+    let jobs = job.options.jobs.max(1);
+    let list = Worklist::new(jobs, rows, left);
+    let working = try_join_all((0..jobs).map(|worker| work(&list, worker)));
     let (bytes, indexes) = progress.total;
     let telling = async {
         tokio::select! {
@@ -73,7 +77,7 @@ pub(super) async fn follow<R>(
         }
         Ok(())
     };
-    tokio::try_join!(work, telling).map(|_| ())
+    tokio::try_join!(working, telling).map(|_| ())
 }
 
 /// Shows progress for ever.
@@ -91,11 +95,9 @@ async fn chunks(
     progress: &Progress,
     steps: &mut Steps<'_>,
 ) -> Result<(), LoadError> {
-    let jobs = job.options.jobs.max(1);
     let rows = |part: Part| Rows { table: part.chunk.table.clone(), bytes: part.chunk.raw_bytes, rows: part };
-    let list = Worklist::new(jobs, parts.into_iter().map(rows).collect(), left);
-    let working = try_join_all((0..jobs).map(|worker| work(job, &list, worker, progress)));
-    follow(job, &list, working, progress, steps).await
+    let parts = parts.into_iter().map(rows).collect();
+    share(job, parts, left, progress, steps, async |list, worker| work(job, list, worker, progress).await).await
 }
 
 /// Takes what there is until all is done; the next chunk is fetched while one is loaded.

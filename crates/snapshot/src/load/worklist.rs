@@ -170,25 +170,9 @@ mod tests {
     use crate::toc::{Section, TocEntry};
 
     fn index(dump_id: i32, desc: &str, table: &str) -> Index {
-        let entry = TocEntry {
-            dump_id,
-            has_data: false,
-            catalog_oid: 0,
-            object_oid: 0,
-            tag: Some(format!("{table} {table}_{dump_id}")),
-            desc: Some(desc.into()),
-            section: Section::PostData,
-            definition: Some(format!("CREATE INDEX i{dump_id} ON public.{table} USING btree (x);")),
-            drop_statement: None,
-            copy_statement: None,
-            namespace: Some("public".into()),
-            tablespace: None,
-            access_method: None,
-            owner: None,
-            dependencies: Vec::new(),
-            file_name: None,
-        };
-        Index::new(entry, false)
+        let definition = Some(format!("CREATE INDEX i{dump_id} ON public.{table} USING btree (x);"));
+        let entry = TocEntry::sample(dump_id, desc, &format!("{table} {table}_{dump_id}"), Section::PostData);
+        Index::new(TocEntry { definition, ..entry }, false)
     }
 
     fn rows(table: &str, bytes: u64) -> Rows<String> {

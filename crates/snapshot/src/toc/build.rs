@@ -185,22 +185,12 @@ mod tests {
 
     fn schema_entry(dump_id: i32, desc: &str, tag: &str, section: Section, dependencies: &[i32]) -> TocEntry {
         TocEntry {
-            dump_id,
-            has_data: false,
             catalog_oid: PG_CLASS,
-            object_oid: 0,
-            tag: Some(tag.into()),
-            desc: Some(desc.into()),
-            section,
             definition: Some(format!("CREATE {tag};\n")),
             drop_statement: Some(String::new()),
-            copy_statement: None,
-            namespace: Some("public".into()),
-            tablespace: None,
-            access_method: None,
             owner: Some(String::new()),
             dependencies: dependencies.to_vec(),
-            file_name: None,
+            ..TocEntry::sample(dump_id, desc, tag, section)
         }
     }
 

@@ -98,6 +98,29 @@ impl TocEntry {
     pub fn is(&self, desc: &str) -> bool {
         self.desc.as_deref() == Some(desc)
     }
+
+    /// An entry of schema `public` that says no more than this.
+    #[cfg(test)]
+    pub(crate) fn sample(dump_id: i32, desc: &str, tag: &str, section: Section) -> Self {
+        Self {
+            dump_id,
+            has_data: false,
+            catalog_oid: 0,
+            object_oid: 0,
+            tag: Some(tag.into()),
+            desc: Some(desc.into()),
+            section,
+            definition: None,
+            drop_statement: None,
+            copy_statement: None,
+            namespace: Some("public".into()),
+            tablespace: None,
+            access_method: None,
+            owner: None,
+            dependencies: Vec::new(),
+            file_name: None,
+        }
+    }
 }
 
 /// Why a table of contents cannot be read or made.
