@@ -52,6 +52,33 @@ async fn heights_and_tables_can_be_chosen_and_the_rest_is_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn heights_can_be_chosen_where_an_event_stands_at_another_height_than_its_transaction() {
+    let site = site_with_chain(1_600).await;
+    let source = site.database.pool().await;
+    let mined_again = "update public.events set tx_id = (select tx_id from public.transactions where block_height = 40 limit 1)
+                       where id = (select id from public.events where block_height = 600 limit 1)";
+    sqlx::raw_sql(mined_again).execute(&source).await.unwrap();
+    let service = site.serve().await;
+    service.cut().await;
+    service.terminate().await;
+    let target = database().await;
+    let result = run(site.client("restore", &site.published(), target.url()).args(["--heights", "500..1500"])).await.result();
+    assert_eq!(result["proved"], true);
+    let skipped = &result["outcome"]["skippedDefinitions"];
+    assert!(skipped.as_array().unwrap().len() == 1 && skipped[0].as_str().unwrap().contains("events_tx_id_fkey"), "{skipped}");
+    let pool = target.pool().await;
+    let keys: Vec<(String, bool)> =
+        sqlx::query_as("select conname::text, convalidated from pg_constraint where contype = 'f' and conrelid = 'public.events'::regclass order by 1")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert_eq!(keys, [("events_block_height_fkey".to_owned(), true), ("events_tx_id_fkey".to_owned(), false)]);
+    let whole = database().await;
+    let result = run(&mut site.client("restore", &site.published(), whole.url())).await.result();
+    assert_eq!(result["outcome"]["skippedDefinitions"].as_array().unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verify_judges_what_is_published_and_what_was_restored() {
     let site = site_with_chain(1_000).await;
     let service = site.serve().await;

@@ -1,6 +1,7 @@
 //! What must not be restored is refused before the first row, with its cause, and the database stays as it was.
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use snapshot::key::Key;
 use snapshot::manifest::{Manifest, Pointer};
 use snapshot::sign::{Keyring, Password};
@@ -137,8 +138,7 @@ async fn missing_short_and_changed_objects_are_named() {
     let short = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
     while_changed(&site, &key, short, async || refused(&site, &[], 5, &[&chunk.sha256, "damaged", "bytes"]).await).await;
     let flip = |bytes: &mut Vec<u8>| bytes[100] ^= 1;
-    while_changed(&site, &key, flip, async || refused(&site, &["--check-first"], 5, &[&chunk.sha256, "damaged", "sha256"]).await)
-        .await;
+    while_changed(&site, &key, flip, async || refused(&site, &[], 5, &[&chunk.sha256, "damaged", "sha256"]).await).await;
     let schema = Key::Chunk(manifest.schema.sha256.clone());
     while_changed(&site, &schema, |bytes| bytes[40] ^= 1, async || refused(&site, &[], 5, &[&manifest.schema.sha256]).await)
         .await;
@@ -147,7 +147,8 @@ async fn missing_short_and_changed_objects_are_named() {
     let target = database().await;
     let pool = target.pool().await;
     while_changed(&site, &key, flip, async || {
-        run(&mut site.client("restore", &site.published(), target.url())).await.error_with(5, &[&chunk.sha256, "damaged"]);
+        let mut command = site.client("restore", &site.published(), target.url());
+        run(command.arg("--check-first=never")).await.error_with(5, &[&chunk.sha256, "damaged"]);
     })
     .await;
     let rows: i64 = sqlx::query_scalar("select count(*) from public.events").fetch_one(&pool).await.unwrap();
@@ -209,4 +210,29 @@ async fn a_snapshot_that_was_taken_back_is_refused_with_the_publishers_words() {
     service.terminate().await;
     let target = database().await;
     assert_eq!(run(site.client("restore", &site.published(), target.url()).args(["--id", id])).await.result()["proved"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_the_server_does_not_have_is_named_before_anything_is_written() {
+    let (site, mut manifest) = published().await;
+    let object = |sha256: &str| site.objects().join(Key::Chunk(sha256.to_owned()).to_string());
+    let mut schema = zstd::decode_all(std::fs::read(object(&manifest.schema.sha256)).unwrap().as_slice()).unwrap();
+    // Names of one length, so that the table of contents stays what it is.
+    let at: Vec<usize> = memchr::memmem::find_iter(&schema, "pg_trgm").collect();
+    at.iter().for_each(|at| schema[*at..at + 7].copy_from_slice(b"pg_nope"));
+    assert!(!at.is_empty(), "the schema needs no extension");
+    let compressed = zstd::encode_all(schema.as_slice(), 3).unwrap();
+    manifest.schema.content_sha256 = hex::encode(Sha256::digest(&schema));
+    manifest.schema.sha256 = hex::encode(Sha256::digest(&compressed));
+    let written = object(&manifest.schema.sha256);
+    std::fs::create_dir_all(written.parent().unwrap()).unwrap();
+    std::fs::write(written, compressed).unwrap();
+    let key = Key::Manifest(manifest.path());
+    let signature = site.keyring().sign(&key, manifest.sequence, &manifest.to_bytes()).unwrap();
+    std::fs::write(site.objects().join(key.signature().to_string()), signature).unwrap();
+    std::fs::write(site.objects().join(key.to_string()), manifest.to_bytes()).unwrap();
+    for also in [&[][..], &["--dry-run"]] {
+        let args = [&["--id", manifest.snapshot_id.as_str()][..], also].concat();
+        refused(&site, &args, 6, &["extension pg_nope", "does not have", "postgresql-contrib"]).await;
+    }
 }

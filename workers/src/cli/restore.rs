@@ -5,6 +5,7 @@ use serde_json::json;
 use snapshot::chunk::Heights;
 use snapshot::fetch::{Opened, Source};
 use snapshot::load::{self, Options, Outcome, Selection, State};
+use snapshot::manifest::Manifest;
 use sqlx::PgPool;
 
 use super::published::{PublishedArgs, not_loaded};
@@ -31,9 +32,10 @@ pub(crate) struct RestoreArgs {
     /// Only check and tell what would be done, what it takes, and what speaks against it.
     #[arg(long)]
     dry_run: bool,
-    /// Fetch and digest every object before the first row; otherwise each is digested before its own rows.
-    #[arg(long)]
-    check_first: bool,
+    /// Whether every object is fetched and digested before the first row, beside each one before its own rows: `auto` does where that is
+    /// cheap, from a directory or for no more than 256 MiB.
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", default_missing_value = "always", num_args = 0..=1, require_equals = true)]
+    check_first: CheckFirst,
     /// In the end read all rows again and compare their digests with the snapshot's.
     #[arg(long, conflicts_with_all = ["heights", "tables", "skip_verify"])]
     deep: bool,
@@ -47,6 +49,28 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "BYTES")]
     free_disk: Option<u64>,
 }
+
+/// When every object is read before the first row.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum CheckFirst {
+    Auto,
+    Always,
+    Never,
+}
+
+impl CheckFirst {
+    fn applies(self, source: &Source, manifest: &Manifest) -> bool {
+        let download = || manifest.chunks.iter().map(|chunk| chunk.bytes).sum::<u64>();
+        match self {
+            Self::Auto => source.is_directory() || download() <= CHECK_FIRST_BYTES,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
+/// So much is fetched twice without being asked, to refuse a damaged snapshot before anything is written.
+const CHECK_FIRST_BYTES: u64 = 256 << 20;
 
 /// `100..200`, both ends included.
 fn heights(text: &str) -> Result<Heights, String> {
@@ -65,9 +89,9 @@ async fn restore(args: RestoreArgs, output: Output) -> anyhow::Result<()> {
     let source = args.published.source()?;
     let pool = args.target.connect(output).await?;
     let opened = open(&args, &source, &pool, output).await?;
-    let options = options(&args);
+    let options = options(&args, &source, &opened.manifest);
     if args.dry_run {
-        return dry_run(&pool, &opened, &options, output).await;
+        return dry_run(&pool, &source, &opened, &options, output).await;
     }
     let manifest = &opened.manifest;
     output.say(&format!("{} up to block {}, signed by key {}", manifest.path(), manifest.block_height, opened.signed_by));
@@ -91,11 +115,11 @@ async fn open(args: &RestoreArgs, source: &Source, pool: &PgPool, output: Output
     }
 }
 
-fn options(args: &RestoreArgs) -> Options {
+fn options(args: &RestoreArgs, source: &Source, manifest: &Manifest) -> Options {
     Options {
         selection: Selection { heights: args.heights, tables: args.tables.clone() },
         fast: args.fast,
-        check_first: args.check_first,
+        check_first: args.check_first.applies(source, manifest),
         vacuum: !args.skip_vacuum,
         verify: !args.skip_verify,
         deep: args.deep,
@@ -104,8 +128,9 @@ fn options(args: &RestoreArgs) -> Options {
     }
 }
 
-async fn dry_run(pool: &PgPool, opened: &Opened, options: &Options, output: Output) -> anyhow::Result<()> {
-    let assessment = load::assess(pool, opened, options).await.map_err(not_loaded)?;
+async fn dry_run(pool: &PgPool, source: &Source, opened: &Opened, options: &Options, output: Output) -> anyhow::Result<()> {
+    let mut assessment = load::assess(pool, opened, options).await.map_err(not_loaded)?;
+    assessment.refusals.extend(load::refused_extensions(pool, source, opened).await.map_err(not_loaded)?);
     let parts = options.selection.parts(&opened.manifest).map_err(not_loaded)?;
     let (download, raw): (u64, u64) =
         parts.iter().fold((0, 0), |(download, raw), part| (download + part.chunk.bytes, raw + part.chunk.raw_bytes));

@@ -46,6 +46,12 @@ enum Place {
 }
 
 impl Source {
+    /// True for a directory, which is cheap to read twice.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        matches!(self.place, Place::Directory(_))
+    }
+
     /// The bucket's public address, or a running service: `https://…`, with or without a trailing slash.
     ///
     /// # Errors

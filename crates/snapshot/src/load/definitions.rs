@@ -1,14 +1,15 @@
 //! Tables, indexes and constraints, from the schema object that the signed manifest names by its digest.
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use super::indexes::{Index, memory};
-use super::{Job, LoadError, ledger};
+use super::{Job, LoadError, Refusal, ledger};
 use crate::columns::quote;
 use crate::fetch::{FetchError, Source};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SchemaObject};
 use crate::toc::{self, Section, TocEntry};
 
 /// The schema that needs no name before its tables.
@@ -20,24 +21,15 @@ pub(super) struct Definitions {
     indexes: Vec<Index>,
     foreign_keys: Vec<TocEntry>,
     after: Vec<TocEntry>,
+    /// The object that they are from.
+    pub(super) object: Bytes,
 }
 
 impl Definitions {
-    /// Fetches the schema object and checks it against the manifest twice: its name, and its content.
+    /// Fetches the schema of a snapshot.
     pub(super) async fn fetch(source: &Source, manifest: &Manifest) -> Result<Self, LoadError> {
-        let compressed = source.small_chunk(&manifest.object(&manifest.schema.sha256)).await?;
-        let damaged = |found: String| FetchError::Damaged {
-            key: "the schema of the snapshot".into(),
-            expected: manifest.schema.content_sha256.clone(),
-            found,
-        };
-        let limit = usize::try_from(manifest.schema.raw_bytes).unwrap_or(usize::MAX);
-        let text = zstd::bulk::decompress(&compressed, limit).map_err(|error| damaged(error.to_string()))?;
-        let found = hex::encode(Sha256::digest(&text));
-        if found != manifest.schema.content_sha256 {
-            return Err(damaged(found).into());
-        }
-        let entries = toc::read(&text)?.entries;
+        let object = schema_object(source, manifest).await?;
+        let entries = entries(&object, &manifest.schema)?;
         let (post, before): (Vec<_>, Vec<_>) = entries
             .into_iter()
             .filter(|entry| entry.section != Section::Data)
@@ -47,7 +39,31 @@ impl Definitions {
         let whole = !before.iter().any(|entry| entry.definition.as_deref().unwrap_or_default().contains("\nPARTITION BY "));
         let indexes = indexes.into_iter().map(|entry| Index::new(entry, whole)).collect();
         let (foreign_keys, after) = rest.into_iter().partition(|entry| entry.is("FK CONSTRAINT"));
-        Ok(Self { before, indexes, foreign_keys, after })
+        Ok(Self { before, indexes, foreign_keys, after, object })
+    }
+
+    /// Extensions that the schema needs and this server cannot make for this role.
+    pub(super) async fn refused_extensions(&self, pool: &PgPool) -> sqlx::Result<Vec<Refusal>> {
+        let mut refusals = Vec::new();
+        for extension in self.before.iter().filter(|entry| entry.is("EXTENSION")).filter_map(|entry| entry.tag.clone()) {
+            let (there, there_to_make, may): (bool, bool, bool) = sqlx::query_as(
+                "select exists (select from pg_catalog.pg_extension where extname = $1), count(*) > 0,
+                        coalesce(bool_or(trusted or not superuser), false) or current_setting('is_superuser')::boolean
+                 from pg_catalog.pg_available_extension_versions where name = $1",
+            )
+            .bind(&extension)
+            .fetch_one(pool)
+            .await?;
+            let (why, help) = match (there, there_to_make, may) {
+                (true, ..) | (_, true, true) => continue,
+                (_, false, _) => {
+                    ("does not have", "install the package that brings it (postgresql-contrib for the server's own)".into())
+                }
+                _ => ("lets superusers make only", format!("have one run `create extension {extension}` in this database")),
+            };
+            refusals.push(Refusal::Extension { extension, why: why.into(), help });
+        }
+        Ok(refusals)
     }
 
     /// Everything that rows need, in one transaction after the other, in order.
@@ -66,7 +82,7 @@ impl Definitions {
     }
 
     /// Foreign keys, then triggers and what else comes last. A key is first added without looking at rows, under a short lock,
-    /// and validated afterwards, so that those of several tables are validated at once. Returns what had to be left out.
+    /// and validated afterwards, so that those of several tables are validated at once. Returns what had to be left out, or unvalidated.
     pub(super) async fn create_foreign_keys(&self, job: &Job<'_>) -> Result<Vec<String>, LoadError> {
         let selection = &job.options.selection;
         let (kept, left_out): (Vec<_>, Vec<_>) = self.foreign_keys.iter().partition(|entry| {
@@ -89,33 +105,68 @@ impl Definitions {
         }
         // The lock of a validation excludes a second one on its table.
         let validating = stream::iter(tables).map(|(_, entries)| validate(job, entries));
-        validating.buffer_unordered(job.options.jobs.max(1)).try_collect::<Vec<()>>().await?;
+        let unkept: Vec<Vec<String>> = validating.buffer_unordered(job.options.jobs.max(1)).try_collect().await?;
         let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
         for entry in &self.after {
             make(&mut conn, entry).await?;
         }
-        Ok(left_out.into_iter().map(name).collect())
+        Ok(left_out.into_iter().map(name).chain(unkept.into_iter().flatten()).collect())
     }
+}
+
+/// For example `INDEX events_type_idx`.
+pub(super) fn kind_and_name(entry: &TocEntry) -> String {
+    format!("{} {}", entry.desc.as_deref().unwrap_or_default(), entry.tag.as_deref().unwrap_or_default())
+}
+
+/// Fetches a schema object, whose digest is its name.
+pub(super) async fn schema_object(source: &Source, manifest: &Manifest) -> Result<Bytes, LoadError> {
+    Ok(source.small_chunk(&manifest.object(&manifest.schema.sha256)).await?)
+}
+
+/// What a schema object holds, checked against what the manifest says of its content.
+pub(super) fn entries(object: &[u8], expected: &SchemaObject) -> Result<Vec<TocEntry>, LoadError> {
+    let damaged = |found: String| FetchError::Damaged {
+        key: "the schema of the snapshot".into(),
+        expected: expected.content_sha256.clone(),
+        found,
+    };
+    let limit = usize::try_from(expected.raw_bytes).unwrap_or(usize::MAX);
+    let text = zstd::bulk::decompress(object, limit).map_err(|error| damaged(error.to_string()))?;
+    let found = hex::encode(Sha256::digest(&text));
+    if found != expected.content_sha256 {
+        return Err(damaged(found).into());
+    }
+    Ok(toc::read(&text)?.entries)
 }
 
 /// Frozen rows are visible to all, so both sides of a foreign key are read in order out of their indexes. The planner takes a hash
 /// of the one table for a little cheaper, which took twice as long where it fitted into memory.
 const MERGE: &str = "set local enable_hashjoin = off; ";
 
-async fn validate(job: &Job<'_>, entries: Vec<&TocEntry>) -> Result<(), LoadError> {
+/// Validates the foreign keys of one table. Returns those that rows of a part of the snapshot do not keep, since what they point at is
+/// in another part: these hold for what is written from now on only.
+async fn validate(job: &Job<'_>, entries: Vec<&TocEntry>) -> Result<Vec<String>, LoadError> {
     let plan = if job.options.fast { MERGE } else { "" };
     let mut conn = job.pool.acquire().await.map_err(LoadError::at("connect"))?;
     memory(&mut conn, job.options.jobs).await.map_err(LoadError::at("set the memory of a validation"))?;
+    let mut unkept = Vec::new();
     for entry in entries {
         // The tag of a constraint is its table and its name.
         let tag = entry.tag.as_deref().unwrap_or_default();
         let (table, constraint) = tag.split_once(' ').unwrap_or((tag, tag));
         let schema = entry.namespace.as_deref().unwrap_or(PUBLIC);
         let sql = format!("{plan}alter table {}.{} validate constraint {}", quote(schema), quote(table), quote(constraint));
-        let done = ledger::once(&mut conn, &format!("{} validated", name(entry)), &sql).await;
-        done.map_err(LoadError::at(format!("validate {}", name(entry))))?;
+        match ledger::once(&mut conn, &format!("{} validated", name(entry)), &sql).await {
+            Err(sqlx::Error::Database(error)) if error.is_foreign_key_violation() && job.is_part() => {
+                job.watch
+                    .note(&format!("{constraint} is not validated: what some rows point at is in another part of the snapshot"));
+                unkept.push(name(entry));
+            }
+            done => done.map_err(LoadError::at(format!("validate {}", name(entry))))?,
+        }
     }
-    Ok(())
+    Ok(unkept)
 }
 
 pub(super) async fn make(conn: &mut PgConnection, entry: &TocEntry) -> Result<(), LoadError> {
@@ -125,7 +176,7 @@ pub(super) async fn make(conn: &mut PgConnection, entry: &TocEntry) -> Result<()
 
 /// For example `12 INDEX events_type_idx`; the number tells overloaded functions apart.
 pub(super) fn name(entry: &TocEntry) -> String {
-    format!("{} {} {}", entry.dump_id, entry.desc.as_deref().unwrap_or_default(), entry.tag.as_deref().unwrap_or_default())
+    format!("{} {}", entry.dump_id, kind_and_name(entry))
 }
 
 /// The table that an index or a constraint is on, as [`crate::columns::TableShape::name`] spells it.

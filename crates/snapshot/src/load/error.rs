@@ -57,6 +57,16 @@ pub enum Refusal {
         /// The statement that helps.
         grant: String,
     },
+    /// The server cannot make an extension that the snapshot's schema needs.
+    #[error("the schema needs extension {extension}, which this server {why}: {help}")]
+    Extension {
+        /// Its name.
+        extension: String,
+        /// What stands against it.
+        why: String,
+        /// What helps.
+        help: String,
+    },
     /// It would not fit.
     #[error(
         "too little disk: {free} bytes are free and about {needed} are needed (database {database}, WAL {wal}, sorting {sort})"

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 
 use super::{LoadError, Selection};
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Heights};
 use crate::fetch::Opened;
 use crate::manifest::Manifest;
 
@@ -21,6 +21,7 @@ const TABLES: &str = "
         state text not null check (state in ('loading', 'updating', 'complete')),
         started_at timestamptz not null default clock_timestamp(), done_at timestamptz
     );
+    alter table snapshots_restore.restore add column if not exists schema bytea;
     create table if not exists snapshots_restore.chunk (
         table_name text not null, from_height bigint not null, to_height bigint not null,
         content_sha256 text not null, rows bigint not null, loaded_at timestamptz not null default clock_timestamp(),
@@ -125,12 +126,12 @@ pub async fn held(pool: &PgPool) -> sqlx::Result<Option<Held>> {
 }
 
 /// Makes the tables of the ledger and notes which snapshot comes, unless it is noted already.
-pub(super) async fn begin(pool: &PgPool, opened: &Opened, selection: &Selection) -> Result<(), LoadError> {
+pub(super) async fn begin(pool: &PgPool, opened: &Opened, selection: &Selection, schema: &[u8]) -> Result<(), LoadError> {
     let at = || LoadError::at("create schema snapshots_restore");
     pool.execute(TABLES).await.map_err(at())?;
     sqlx::query(
-        "insert into snapshots_restore.restore (network, snapshot_id, sequence, manifest_sha256, manifest, selection, state)
-         values ($1, $2, $3, $4, $5, $6::jsonb, 'loading') on conflict do nothing",
+        "insert into snapshots_restore.restore (network, snapshot_id, sequence, manifest_sha256, manifest, selection, state, schema)
+         values ($1, $2, $3, $4, $5, $6::jsonb, 'loading', $7) on conflict do nothing",
     )
     .bind(&opened.manifest.network)
     .bind(&opened.manifest.snapshot_id)
@@ -138,26 +139,35 @@ pub(super) async fn begin(pool: &PgPool, opened: &Opened, selection: &Selection)
     .bind(&opened.sha256)
     .bind(String::from_utf8_lossy(&opened.bytes).into_owned())
     .bind(serde_json::to_string(selection).unwrap_or_default())
+    .bind(schema)
     .execute(pool)
     .await
     .map_err(at())?;
     Ok(())
 }
 
-/// Notes that the database is on its way to another snapshot.
-pub(super) async fn begin_update(conn: &mut PgConnection, opened: &Opened) -> sqlx::Result<()> {
+/// Notes that the database is on its way to another snapshot, with this schema.
+pub(super) async fn begin_update(conn: &mut PgConnection, opened: &Opened, schema: &[u8]) -> sqlx::Result<()> {
+    conn.execute(TABLES).await?;
     sqlx::query(
         "update snapshots_restore.restore set network = $1, snapshot_id = $2, sequence = $3, manifest_sha256 = $4, manifest = $5,
-                state = 'updating', done_at = null",
+                state = 'updating', done_at = null, schema = $6",
     )
     .bind(&opened.manifest.network)
     .bind(&opened.manifest.snapshot_id)
     .bind(opened.manifest.sequence.cast_signed())
     .bind(&opened.sha256)
     .bind(String::from_utf8_lossy(&opened.bytes).into_owned())
+    .bind(schema)
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The schema object of what the database holds. `None`: it was restored by a program that did not keep it.
+pub(super) async fn schema(pool: &PgPool) -> sqlx::Result<Option<Vec<u8>>> {
+    let sql = "select decode(substr(to_jsonb(r) ->> 'schema', 3), 'hex') from snapshots_restore.restore r";
+    Ok(sqlx::query_scalar(sql).fetch_optional(pool).await?.flatten())
 }
 
 /// Notes that all is done. This commit waits for the disk, and with it for every one before.
@@ -182,6 +192,11 @@ impl Loaded {
         let part = NO_HEIGHT - i64::from(chunk.part);
         let (from, to) = chunk.heights.map_or((part, part), |h| (h.from.cast_signed(), h.to.cast_signed()));
         Self { table_name: chunk.table.clone(), from_height: from, to_height: to, content_sha256: chunk.content_sha256.clone() }
+    }
+
+    /// `None` of a table without heights.
+    pub(super) fn heights(&self) -> Option<Heights> {
+        Some(Heights { from: u64::try_from(self.from_height).ok()?, to: u64::try_from(self.to_height).ok()? })
     }
 }
 

@@ -14,8 +14,10 @@ mod definitions;
 mod error;
 mod fast;
 mod finish;
+mod gained;
 mod indexes;
 mod ledger;
+mod replace;
 mod rows;
 mod selection;
 mod session;
@@ -37,6 +39,7 @@ pub use session::connect;
 pub use settle::Settled;
 pub use update::{Difference, update};
 
+use crate::chunk::Heights;
 use crate::fetch::{Opened, Source};
 use crate::manifest::{Manifest, Profile};
 use crate::verify::{self, Report, Subject};
@@ -97,7 +100,7 @@ pub struct Outcome {
     pub raw_bytes: u64,
     /// Chunks that an earlier run had loaded.
     pub chunks_before: usize,
-    /// Foreign keys left out, because a table that they need is not part of the selection.
+    /// Foreign keys left out, because a table that they need is not part of the selection; or left unvalidated, because a row is not.
     pub skipped_definitions: Vec<String>,
     /// What of the tenants' work under way was put right; `None` where there is none in the snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +163,15 @@ impl<'a> Steps<'a> {
     }
 }
 
+/// What of the snapshot's schema the server behind `pool` cannot make, for a plan: [`restore`] looks itself.
+///
+/// # Errors
+/// [`LoadError::Fetch`] and [`LoadError::Toc`] of the schema object, [`LoadError::Database`].
+pub async fn refused_extensions(pool: &PgPool, source: &Source, opened: &Opened) -> Result<Vec<Refusal>, LoadError> {
+    let definitions = Definitions::fetch(source, &opened.manifest).await?;
+    definitions.refused_extensions(pool).await.map_err(LoadError::at("look at the server's extensions"))
+}
+
 /// Restores a snapshot into the database behind `pool` (see [`connect`]), or goes on with a restore that was interrupted.
 ///
 /// # Errors
@@ -182,13 +194,14 @@ pub async fn restore(
     options.check(&opened.manifest)?;
     let _lock = ledger::lock(pool).await?;
     let definitions = Definitions::fetch(source, &opened.manifest).await?;
-    let assessment = assess(pool, opened, options).await?;
-    if !assessment.refusals.is_empty() {
-        return Err(LoadError::Refused(assessment.refusals));
+    let mut refusals = assess(pool, opened, options).await?.refusals;
+    refusals.extend(definitions.refused_extensions(pool).await.map_err(LoadError::at("look at the server's extensions"))?);
+    if !refusals.is_empty() {
+        return Err(LoadError::Refused(refusals));
     }
     job.objects_are_there().await?;
     steps.next();
-    ledger::begin(pool, opened, &options.selection).await?;
+    ledger::begin(pool, opened, &options.selection, &definitions.object).await?;
     definitions.create_tables(&job).await?;
     steps.next();
     let loaded = rows::load(&job, definitions.indexes(), &mut steps).await?;
@@ -217,6 +230,14 @@ pub async fn restore(
 }
 
 impl Job<'_> {
+    /// Whether heights of the snapshot are left out: by choice, or because the manifest is that of a sample.
+    fn is_part(&self) -> bool {
+        let manifest = &self.opened.manifest;
+        let blocks = || manifest.chunks.iter().filter(|chunk| chunk.table == "blocks").filter_map(|chunk| chunk.heights);
+        let lacks = |range: Heights| !blocks().any(|own| own.from <= range.to && range.from <= own.to);
+        self.options.selection.heights.is_some() || manifest.ranges.iter().any(|range| lacks(range.heights))
+    }
+
     async fn proof(&self) -> Result<Report, LoadError> {
         let manifest = &self.opened.manifest;
         let mut report = verify::structure(self.pool, manifest, &self.options.selection).await.map_err(LoadError::Verify)?;

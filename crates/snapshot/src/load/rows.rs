@@ -13,6 +13,10 @@ use super::worklist::{Rows, Work, Worklist};
 use super::{Job, LoadError, Part, Steps, fast, ledger};
 use crate::columns::TableShape;
 
+/// Chain tables with their key and height, so that nobody is there before whom it points at.
+pub(super) const PARENTS_FIRST: [(&str, &str, &str); 3] =
+    [("blocks", "height", "height"), ("transactions", "tx_id", "block_height"), ("events", "id", "block_height")];
+
 /// What a run has loaded.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {

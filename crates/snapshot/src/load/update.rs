@@ -1,27 +1,21 @@
 //! Brings a restored, unmodified database to a newer snapshot: only chunks that it lacks are fetched.
 //!
-//! The ledger says which chunks are there. Every range of heights in which it differs from the new manifest is replaced, all
-//! three chain tables together (foreign keys tie them), in one transaction with its lines of the ledger: a kill leaves each range either
-//! old or new, and the next run replaces the rest.
+//! The ledger says which chunks are there; `replace` brings those that are not. What the schema gained meanwhile is made first; what
+//! it changed otherwise nobody can know how to change here, so that is refused.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::PgPool;
 
-use super::copy::{Freeze, copy};
-use super::ledger::{Loaded, State};
-use super::rows::{shape, tell};
-use super::{Job, LoadError, Options, Outcome, Part, Selection, Steps, Watch, finish, ledger};
+use super::definitions::kind_and_name;
+use super::gained::Gained;
+use super::ledger::{Held, Loaded, State};
+use super::{Job, LoadError, Options, Outcome, Selection, Steps, Watch, finish, ledger, rows};
 use crate::chunk::{Chunk, Heights};
-use crate::columns::quote;
 use crate::fetch::{Opened, Source};
 use crate::manifest::{Manifest, Profile};
 use crate::verify;
-
-/// Chain tables, so that nobody is deleted before those who point at it.
-const CHILDREN_FIRST: [(&str, &str); 3] = [("events", "block_height"), ("transactions", "block_height"), ("blocks", "height")];
 
 /// What separates a database from a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,8 +25,10 @@ pub struct Difference {
     pub from: String,
     /// Snapshot that is wanted.
     pub to: String,
-    /// Ranges of heights that are replaced.
+    /// Ranges of heights that are new or rewritten.
     pub ranges: Vec<Heights>,
+    /// What the schema gained, such as `TABLE invoices`.
+    pub definitions: Vec<String>,
     /// Chunks to fetch.
     pub chunks: usize,
     /// Their size, bytes.
@@ -54,15 +50,17 @@ pub async fn update(
     let mut steps = Steps::new(watch, vec!["check", "rows", "vacuum", "verify"]);
     steps.next();
     let _lock = ledger::lock(pool).await?;
-    let from = job.updatable().await?;
+    let held = job.updatable().await?;
+    let gained = Gained::since(&job, &held).await?;
     let before = ledger::loaded(pool).await.map_err(LoadError::at("read what is there"))?;
     let work = Work::between(&opened.manifest, &before);
-    let difference = work.difference(from, &opened.manifest);
+    let difference = work.difference(held.manifest.path().to_string(), &opened.manifest, &gained);
     if dry_run {
         return Ok((difference, None));
     }
     steps.next();
-    let (rows, raw_bytes) = job.replace(&work).await?;
+    gained.make(&job).await?;
+    let (rows, raw_bytes) = job.replace(&work, &gained.object).await?;
     steps.next();
     finish::vacuum(&job).await?;
     steps.next();
@@ -83,48 +81,53 @@ pub async fn update(
     Ok((difference, Some(outcome)))
 }
 
-/// What is to be replaced.
-struct Work {
-    ranges: Vec<(Heights, Vec<Chunk>)>,
-    small: Vec<Chunk>,
+/// What is to be done.
+pub(super) struct Work {
+    /// What is listed and not wanted: tables and heights whose rows are old.
+    pub(super) stale: Vec<(String, Heights)>,
+    /// Chunks of heights where anything is old, parents before children.
+    pub(super) rewritten: Vec<Chunk>,
+    /// Chunks of heights of which nothing is there, parents before children.
+    pub(super) new: Vec<Chunk>,
+    /// Chunks of tables without heights.
+    pub(super) small: Vec<Chunk>,
 }
 
 impl Work {
     fn between(manifest: &Manifest, before: &HashSet<Loaded>) -> Self {
         let wanted: HashSet<Loaded> = manifest.chunks.iter().map(Loaded::of).collect();
-        let heights = |loaded: &Loaded| {
-            let ends = [loaded.from_height, loaded.to_height].map(u64::try_from);
-            if let [Ok(from), Ok(to)] = ends { Some(Heights { from, to }) } else { None }
-        };
-        let mut dirty: Vec<Heights> = wanted.symmetric_difference(before).filter_map(heights).collect();
-        let chunks = || manifest.chunks.iter().filter_map(|chunk| Some((chunk.heights?, chunk)));
-        // A chunk of the new manifest is taken whole, so a range grows to the chunks that touch it.
+        let stale: Vec<_> = before.difference(&wanted).filter_map(|old| Some((old.table_name.clone(), old.heights()?))).collect();
+        let mut lacking: Vec<Chunk> =
+            manifest.chunks.iter().filter(|chunk| !before.contains(&Loaded::of(chunk))).cloned().collect();
+        lacking.sort_by_key(|chunk| rows::PARENTS_FIRST.iter().position(|(table, ..)| *table == chunk.table));
+        let (lacking, small): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|chunk| chunk.heights.is_some());
+        // Foreign keys tie the tables, whose chunks need not end at the same heights.
+        let mut old = joined(stale.iter().map(|(_, heights)| *heights).collect());
         loop {
-            dirty = joined(dirty);
             let touched =
-                |range: &Heights| chunks().filter(|(own, _)| touch(*own, *range)).map(|(own, _)| own).collect::<Vec<_>>();
-            let more: Vec<Heights> = dirty.iter().flat_map(touched).collect();
-            let grown = joined(dirty.iter().copied().chain(more).collect());
-            if grown == dirty {
+                lacking.iter().filter_map(|chunk| chunk.heights).filter(|own| old.iter().any(|range| touch(*own, *range)));
+            let grown = joined(old.iter().copied().chain(touched).collect());
+            if grown == old {
                 break;
             }
-            dirty = grown;
+            old = grown;
         }
-        let of = |range: Heights| chunks().filter(|(own, _)| touch(*own, range)).map(|(_, chunk)| chunk.clone()).collect();
-        let ranges = dirty.into_iter().map(|range| (range, of(range))).collect();
-        let small = manifest.chunks.iter().filter(|chunk| chunk.heights.is_none() && !before.contains(&Loaded::of(chunk)));
-        Self { ranges, small: small.cloned().collect() }
+        let is_old = |chunk: &Chunk| chunk.heights.is_some_and(|own| old.iter().any(|range| touch(own, *range)));
+        let (rewritten, new) = lacking.into_iter().partition(is_old);
+        Self { stale, rewritten, new, small }
     }
 
-    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        self.ranges.iter().flat_map(|(_, chunks)| chunks).chain(&self.small)
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.rewritten.iter().chain(&self.new).chain(&self.small)
     }
 
-    fn difference(&self, from: String, to: &Manifest) -> Difference {
+    fn difference(&self, from: String, to: &Manifest, gained: &Gained) -> Difference {
+        let stale = self.stale.iter().map(|(_, heights)| *heights);
         Difference {
             from,
             to: to.path().to_string(),
-            ranges: self.ranges.iter().map(|(range, _)| *range).collect(),
+            ranges: joined(stale.chain(self.chunks().filter_map(|chunk| chunk.heights)).collect()),
+            definitions: gained.entries.iter().map(kind_and_name).collect(),
             chunks: self.chunks().count(),
             bytes: self.chunks().map(|chunk| chunk.bytes).sum(),
         }
@@ -149,8 +152,8 @@ fn joined(mut ranges: Vec<Heights>) -> Vec<Heights> {
 }
 
 impl Job<'_> {
-    /// Refuses what is no unmodified restore of an older snapshot; returns what the database holds.
-    async fn updatable(&self) -> Result<String, LoadError> {
+    /// What the database holds; refuses what is no unmodified restore of an older snapshot.
+    async fn updatable(&self) -> Result<Held, LoadError> {
         let no = |why: String| Err(LoadError::NotUpdatable(why));
         let held = ledger::held(self.pool).await.map_err(LoadError::at("read what the database holds"))?;
         let Some(held) = held else {
@@ -191,73 +194,7 @@ impl Job<'_> {
                 ));
             }
         }
-        Ok(name)
-    }
-
-    async fn replace(&self, work: &Work) -> Result<(u64, u64), LoadError> {
-        let at = || LoadError::at("begin the update");
-        let mut conn = self.pool.acquire().await.map_err(at())?;
-        ledger::begin_update(&mut conn, self.opened).await.map_err(at())?;
-        let total = work.chunks().map(|chunk| chunk.raw_bytes).sum();
-        let done = AtomicU64::new(0);
-        let replacing = async {
-            let mut rows = 0;
-            for (range, chunks) in &work.ranges {
-                rows += self.replace_range(&mut conn, *range, chunks, &done).await?;
-            }
-            for chunk in &work.small {
-                rows += self.replace_small(&mut conn, chunk, &done).await?;
-            }
-            Ok::<u64, LoadError>(rows)
-        };
-        let rows = tokio::select! {
-            rows = replacing => rows?,
-            () = tell(self, &done, total) => 0,
-        };
-        self.watch.progress(total, total, "bytes");
-        Ok((rows, total))
-    }
-
-    async fn replace_range(
-        &self,
-        conn: &mut PgConnection,
-        range: Heights,
-        chunks: &[Chunk],
-        done: &AtomicU64,
-    ) -> Result<u64, LoadError> {
-        let at = || LoadError::at(format!("replace the blocks {range}"));
-        let mut tx = conn.begin().await.map_err(at())?;
-        for (table, column) in CHILDREN_FIRST {
-            let sql = format!("delete from public.{} where {} between $1 and $2", quote(table), quote(column));
-            let delete = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(range.from.cast_signed()).bind(range.to.cast_signed());
-            delete.execute(&mut *tx).await.map_err(at())?;
-            ledger::forget(&mut tx, table, Some((range.from, range.to))).await.map_err(at())?;
-        }
-        let mut rows = 0;
-        // In load order: parents before children.
-        for chunk in chunks {
-            rows += self.load_chunk(&mut tx, chunk, done).await?;
-        }
-        tx.commit().await.map_err(at())?;
-        Ok(rows)
-    }
-
-    async fn replace_small(&self, conn: &mut PgConnection, chunk: &Chunk, done: &AtomicU64) -> Result<u64, LoadError> {
-        let at = || LoadError::at(format!("replace the rows of {}", chunk.table));
-        let mut tx = conn.begin().await.map_err(at())?;
-        let sql = format!("delete from public.{}", quote(&chunk.table));
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await.map_err(at())?;
-        ledger::forget(&mut tx, &chunk.table, None).await.map_err(at())?;
-        let rows = self.load_chunk(&mut tx, chunk, done).await?;
-        tx.commit().await.map_err(at())?;
-        Ok(rows)
-    }
-
-    async fn load_chunk(&self, tx: &mut PgConnection, chunk: &Chunk, done: &AtomicU64) -> Result<u64, LoadError> {
-        let fetched = self.fetch(Part { chunk: chunk.clone(), within: None }).await?;
-        let shape = shape(self, &fetched.part)?;
-        ledger::claim(tx, chunk, chunk.rows).await.map_err(LoadError::at("list a chunk"))?;
-        copy(tx, shape, fetched, Freeze::No, done).await
+        Ok(held)
     }
 }
 
