@@ -51,6 +51,7 @@ def text(findings):
         ["full cut: chunks and manifest", *_cells(_mean([cut.chunks for cut in full]))],
         ["daily run: archive (check, splice, upload)", *_cells(_mean([day.archive for day in days]))],
         ["full cut: archive (check, splice, upload)", *_cells(_mean(findings.splice))],
+        ["drill of the whole snapshot: both ways, and each proved", f"{findings.drill.wall:.2f}", f"{findings.drill.machine_cpu:.2f}", "", "", ""],
         ["`tar \\| zstd -3 -T2` of the same directory", *_cells(_mean(findings.stock))],
     ]
     return f"""## Daily snapshots: `./run bench incremental`
@@ -61,7 +62,7 @@ with a snapshot each day; then the whole is cut anew into an empty bucket, {len(
 
 {targets(numbers(findings))}
 {table(HEADER, rows)}
-{table(DAYS, [_day(number + 1, day) for number, day in enumerate(days)])}
+{table(DAYS, [_day(number + 1, day) for number, day in enumerate(days)] + [_day("four days at once", findings.busy)])}
 ### How it is measured
 
 - CPU seconds are user and system time of every process: the commands, `snapshots serve` with its S3 server, and all of PostgreSQL.
@@ -69,6 +70,10 @@ with a snapshot each day; then the whole is cut anew into an empty bucket, {len(
   samples taken every 50 ms, the whole run is exact. The service idles at {findings.idle.total / findings.idle.wall * 1000:.0f} ms of CPU a second (with PostgreSQL).
 - A day's rows are inserted as an indexer inserts them, and vacuumed, before the run. Autovacuum is off, so that it works for neither.
 - A day stores its new blocks, the partly filled range of the day before again, and each 5,000 blocks once more when they are sealed.
+- What the database does grows with the new blocks: {_mean([day.chunks for day in days]).cpu['postgres']:.2f} CPU seconds on a day of {chain['daily']:,},
+  {findings.busy.chunks.cpu['postgres']:.2f} where four times as many are new, {_mean([cut.chunks for cut in full]).cpu['postgres']:.2f} where all {full[0].height:,} are read.
+- The drill is run alone, as at night, by a service of its own (`--drill full`): download, restore by stock tools ({findings.drill.ways['stock']:.1f} s until the
+  database is there) and by `snapshots restore` ({findings.drill.ways['own']:.1f} s), and every row of both read again. Its server is a scratch one, so its CPU is the whole machine's.
 - Archive: {findings.archive_bytes / 1e6:,.0f} MB. Ours reads every chunk back, checks it, digests the archive and uploads it; the other side only
   runs tar and zstd, over files that are in the page cache.
 """

@@ -20,6 +20,8 @@ from service import Broken, Service, binary, run, start, work_directory
 from snapshot import FULL_BLOCKS, epoch, idle, say
 
 SHARE = 0.02
+# A run after so many days' blocks shows what grows with them.
+BUSY_DAYS = 4
 # Steps that make the archive of the chunks; all others read the database and store chunks and manifest.
 ARCHIVE_STEPS = ["checksum", "upload"]
 TABLES = [("blocks", "height"), ("transactions", "block_height"), ("events", "block_height")]
@@ -41,6 +43,16 @@ class Cut:
 
 
 @dataclass
+class Drill:
+    """A whole snapshot restored by both ways, and proved."""
+
+    wall: float
+    machine_cpu: float
+    # {way: seconds until the database is there}
+    ways: dict
+
+
+@dataclass
 class Findings:
     """All that was measured."""
 
@@ -51,6 +63,9 @@ class Findings:
     splice: list = field(default_factory=list)
     stock: list = field(default_factory=list)
     archive_bytes: int = 0
+    # One run after as many blocks as several days bring.
+    busy: Cut = None
+    drill: Drill = None
 
 
 def arguments():
@@ -67,7 +82,7 @@ def prepare(service, args):
     service.sql("alter system set autovacuum = off")
     service.sql("select pg_reload_conf()")
     daily = round(args.blocks * SHARE)
-    blocks = args.blocks + daily * args.days
+    blocks = args.blocks + daily * (args.days + BUSY_DAYS)
     say(f"generating {blocks} blocks")
     service.command("chain", "generate", "--blocks", blocks, "--into", "env", env={"DATABASE_URL": service.database_url()})
     service.sql("create schema waiting")
@@ -185,6 +200,27 @@ def benchmark(service, args, work):
         settle(service)
         findings.stock.append(stock(meter, work / "extracted"))
         say(f"full cut {number + 1}: {found.chunks.total:.1f} CPU s, {found.stored_bytes / 1e6:.1f} MB; archive {found.archive.total:.1f} CPU s, tar and zstd {findings.stock[-1].total:.1f}")
+    grow(service, low, low + BUSY_DAYS * chain["daily"])
+    findings.busy = cut(service, meter)
+    say(f"{BUSY_DAYS} days at once: {findings.busy.chunks.total:.2f} CPU s, PostgreSQL {findings.busy.chunks.cpu['postgres']:.2f}")
+    return findings
+
+
+def drilled(service):
+    """The nightly drill, which is the step before `latest` moves, alone."""
+    settle(service)
+    before, begun = measure.machine_cpu(), time.monotonic()
+    started = service.command("run", "start", "restore_drill", "--url", service.url)
+    service.command("run", "watch", started["runId"], "--url", service.url)
+    spent, wall = measure.machine_cpu() - before, time.monotonic() - begun
+    records = sorted((service.dir / "s3/objects/snapshots").glob("*/*/drill.json"), key=lambda path: path.stat().st_mtime)
+    record = json.loads(records[-1].read_text())
+    if not record["proved"]:
+        raise Broken(f"the drill disproved its snapshot: {record}")
+    return Drill(wall, spent, {path["way"]: path["rto_seconds"] for path in record["paths"]})
+
+
+def publish(findings, args):
     print(text(findings))
     if args.blocks >= FULL_BLOCKS and args.days >= 10:
         report.publish("incremental", numbers(findings), text(findings))
@@ -197,9 +233,13 @@ def main():
     with work_directory(args.work) as work:
         service = Service(binary(), work)
         try:
-            benchmark(service, args, work)
+            findings = benchmark(service, args, work)
+            service.stop()
+            service = Service(binary(), work, drill="full")
+            findings.drill = drilled(service)
         finally:
             service.stop()
+        publish(findings, args)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,12 @@ class Meter:
         return result, Cost(wall, cpu)
 
 
+def machine_cpu():
+    """CPU seconds of the whole machine so far, kernel threads included: for work of processes that nobody can name beforehand."""
+    user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 class Sampler:
     """Follows the servers' CPU while something runs, so that a span of time can be priced afterwards."""
 

@@ -88,14 +88,14 @@ class S3:
 class Service:
     """The release binary, serving from a data directory of its own."""
 
-    def __init__(self, binary, work):
+    def __init__(self, binary, work, drill="off"):
         self.binary, self.work, self.dir = binary, Path(work), Path(work) / "data"
         self.tmp = self.work / "tmp"
         self.tmp.mkdir(exist_ok=True)
         self.env = {name: value for name, value in os.environ.items() if not _names_a_server(name)} | {"TMPDIR": str(self.tmp)}
         self._log = open(self.work / "serve.log", "w")
         command = [binary, "serve", "--json", "--data-dir", str(self.dir), "--listen", "127.0.0.1:0", "--no-schedules",
-                   "--drill", "off"]
+                   "--drill", drill]
         self.process = subprocess.Popen(command, env=self.env, text=True, stdout=subprocess.PIPE, stderr=self._log)
         try:
             self.url = last_result(self.process.stdout)["url"]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use super::ledger::{self, State};
-use super::{Job, LoadError, Options, Refusal};
+use super::{Job, LoadError, Options, Part, Refusal};
 use crate::fetch::{FetchError, Opened};
 use crate::manifest::Manifest;
 
@@ -216,7 +216,7 @@ impl Job<'_> {
     async fn is_there(&self, chunk: crate::chunk::Chunk) -> Result<(), LoadError> {
         let key = self.opened.manifest.object(&chunk.sha256);
         if self.options.check_first {
-            self.source.chunk(&key, chunk.bytes).await?;
+            self.fetch(Part { chunk, within: None }).await?;
             return Ok(());
         }
         match self.source.size(&key).await? {

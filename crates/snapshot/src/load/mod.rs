@@ -127,6 +127,7 @@ struct Job<'a> {
     opened: &'a Opened,
     options: &'a Options,
     watch: &'a dyn Watch,
+    room: copy::Room,
 }
 
 /// Numbers, announces and times the steps.
@@ -183,7 +184,7 @@ pub async fn restore(
     options: &Options,
     watch: &dyn Watch,
 ) -> Result<Outcome, LoadError> {
-    let job = Job { pool, source, opened, options, watch };
+    let job = Job { pool, source, opened, options, watch, room: copy::Room::new() };
     // A copy of a whole database says where it stood; what was under way in it is put right instead.
     let last = if opened.manifest.profile.is_public() { "progress" } else { "settle" };
     let mut names = vec!["check", "tables", "rows", "indexes", "foreign keys", last];

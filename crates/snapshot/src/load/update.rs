@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 use sqlx::PgPool;
 
+use super::copy::Room;
 use super::definitions::kind_and_name;
 use super::gained::Gained;
 use super::ledger::{Held, Loaded, State};
@@ -46,7 +47,7 @@ pub async fn update(
     options: &Options,
     (watch, dry_run): (&dyn Watch, bool),
 ) -> Result<(Difference, Option<Outcome>), LoadError> {
-    let job = Job { pool, source, opened, options, watch };
+    let job = Job { pool, source, opened, options, watch, room: Room::new() };
     let mut steps = Steps::new(watch, vec!["check", "rows", "vacuum", "verify"]);
     steps.next();
     let _lock = ledger::lock(pool).await?;
