@@ -1,7 +1,7 @@
 //! The `full` profile: everything comes back, for those who hold the identity, and nobody else learns anything.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use snapshot::encrypt::Identities;
@@ -9,55 +9,8 @@ use snapshot::manifest::Manifest;
 use sqlx::PgPool;
 
 use crate::support::{
-    CANARIES, Hold, ServiceProcess, Site, TestBucket, add_tenants, bare_command, bucket, database, run, site_with_chain,
+    CANARIES, Hold, ServiceProcess, Site, Vault, add_tenants, bare_command, database, objects, run, site_with_chain, vault,
 };
-
-/// A bucket and keys of the profile.
-struct Vault {
-    bucket: TestBucket,
-    identity: PathBuf,
-    recipients: PathBuf,
-}
-
-async fn vault(site: &Site) -> Vault {
-    let (identity, recipients) = (site.dir.path().join("identity"), site.dir.path().join("recipients"));
-    std::fs::write(&recipients, Identities::generate(&identity).unwrap()).unwrap();
-    Vault { bucket: bucket().await, identity, recipients }
-}
-
-impl Vault {
-    fn env(&self) -> [(&str, &str); 2] {
-        [("SNAPSHOTS_FULL_RECIPIENTS_FILE", self.recipients.to_str().unwrap()), ("SNAPSHOTS_FULL_BUCKET", self.bucket.name())]
-    }
-
-    /// Objects by key.
-    fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        objects(&self.bucket.root())
-    }
-
-    /// `snapshots restore --profile full` into a database.
-    fn restore(&self, site: &Site, url: &str) -> tokio::process::Command {
-        let root = self.bucket.root();
-        let mut command = site.client("restore", root.to_str().unwrap(), url);
-        command.args(["--profile", "full", "--identity"]).arg(&self.identity);
-        command
-    }
-}
-
-fn objects(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let (mut found, mut dirs) = (BTreeMap::new(), vec![root.to_owned()]);
-    while let Some(dir) = dirs.pop() {
-        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if !path.file_name().unwrap().to_str().unwrap().starts_with('.') {
-                found.insert(name, std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
-}
 
 /// A digest of the rows of every table that is not ours, by name.
 async fn contents(pool: &PgPool) -> BTreeMap<String, String> {

@@ -50,6 +50,7 @@ mod operations;
 mod restore_after;
 mod restore_fast;
 mod restore_kill;
+mod restore_kill_late;
 mod restore_parts;
 mod restore_refuses;
 mod restore_update;

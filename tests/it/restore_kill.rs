@@ -67,6 +67,9 @@ async fn killed_among_rows_and_among_indexes_it_goes_on_where_it_was_and_ends_wi
     let rows = loaded(&pool).await;
     second.kill().await.unwrap();
     holder.rollback().await.unwrap();
+    // Every row is there, and it is no database to work with.
+    let verify = run(site.client("verify", &site.published(), target.url()).args(["--database", "--deep"])).await;
+    verify.error_with(5, &["has come to its end", "run `snapshots restore` again"]);
 
     let other = run(site.client("restore", &site.published(), target.url()).args(["--id", &newer.snapshot_id])).await;
     other.error_with(6, &[&manifest.snapshot_id, "unfinished", &newer.snapshot_id]);

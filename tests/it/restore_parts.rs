@@ -104,6 +104,10 @@ async fn verify_judges_what_is_published_and_what_was_restored() {
     verify(&["--database", "--deep"]).await.error_with(5, &["events equal the snapshot's"]);
     sqlx::raw_sql("update public.blocks set parent_hash = 'x' where height = 40").execute(&pool).await.unwrap();
     verify(&["--database"]).await.error_with(5, &["names the one below"]);
+    sqlx::raw_sql("alter table public.events drop column data").execute(&pool).await.unwrap();
+    verify(&["--database"]).await.error_with(5, &["column public.events.data is missing"]);
+    sqlx::raw_sql("drop table public.events").execute(&pool).await.unwrap();
+    verify(&["--database", "--deep"]).await.error_with(5, &["table public.events is missing"]);
 
     let chunk = manifest.chunks.iter().find(|chunk| chunk.table == "blocks").unwrap();
     let path = site.objects().join(snapshot::key::Key::Chunk(chunk.sha256.clone()).to_string());

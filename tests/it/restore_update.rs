@@ -165,6 +165,8 @@ async fn an_update_that_was_killed_is_brought_to_its_end_by_the_same_command() {
     holder.rollback().await.unwrap();
     assert_ne!(old.block_height, new.block_height);
     run(&mut site.client("restore", &site.published(), target.url())).await.error_with(6, &["unfinished", "snapshots update"]);
+    let half = run(site.client("verify", &site.published(), target.url()).arg("--database")).await;
+    half.error_with(5, &["has come to its end", "run `snapshots update` again"]);
     run(&mut site.client("update", &site.published(), target.url())).await.result();
     let report = verify::database(&pool, &new, Subject::Restored, 2).await.unwrap();
     assert!(report.proved(), "{:#?}", report.checks);

@@ -11,26 +11,43 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Advisory locks of tests; each hold has its own.
 static NEXT_KEY: AtomicI64 = AtomicI64::new(4_242);
 
-/// Holds updates of `snapshots.step` back. Ends with the connection that holds the lock, so with a crash of the server too.
+/// Holds statements back. Ends with the connection that holds the lock, so with a crash of the server too.
 pub(crate) struct Hold {
     pool: PgPool,
     key: i64,
     lock: PoolConnection<Postgres>,
+    undo: &'static str,
 }
 
 impl Hold {
-    /// Updates wait for which `condition`, an expression over `old` and `new`, is true.
+    /// Updates of `snapshots.step` wait for which `condition`, an expression over `old` and `new`, is true.
     pub(crate) async fn on(pool: &PgPool, condition: &str) -> Self {
+        let made = format!(
+            "create function snapshots.test_hold() returns trigger language plpgsql as $$ begin
+                 if {condition} then perform pg_advisory_xact_lock(KEY); end if; return new; end $$;
+             create trigger test_hold before update on snapshots.step for each row execute function snapshots.test_hold()"
+        );
+        Self::make(pool, &made, "drop trigger test_hold on snapshots.step; drop function snapshots.test_hold()").await
+    }
+
+    /// Definitions wait whose statement is like this: their work is done, and not committed.
+    pub(crate) async fn on_definition(pool: &PgPool, like: &str) -> Self {
+        let made = format!(
+            "create schema test_hold;
+             create function test_hold.wait() returns event_trigger language plpgsql as $$ begin
+                 if current_query() ilike '{like}' then perform pg_advisory_xact_lock(KEY); end if; end $$;
+             create event trigger test_hold on ddl_command_end execute function test_hold.wait()"
+        );
+        Self::make(pool, &made, "drop event trigger test_hold; drop schema test_hold cascade").await
+    }
+
+    async fn make(pool: &PgPool, made: &str, undo: &'static str) -> Self {
         let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
         let mut lock = pool.acquire().await.unwrap();
         sqlx::query("select pg_advisory_lock($1)").bind(key).execute(&mut *lock).await.unwrap();
-        let sql = format!(
-            "create function snapshots.test_hold() returns trigger language plpgsql as $$ begin
-                 if {condition} then perform pg_advisory_xact_lock({key}); end if; return new; end $$;
-             create trigger test_hold before update on snapshots.step for each row execute function snapshots.test_hold()"
-        );
+        let sql = made.replace("KEY", &key.to_string());
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await.unwrap();
-        Self { pool: pool.clone(), key, lock }
+        Self { pool: pool.clone(), key, lock, undo }
     }
 
     /// The record of the success of `step` waits.
@@ -69,7 +86,6 @@ impl Hold {
     }
 
     async fn remove(&self) {
-        let sql = "drop trigger test_hold on snapshots.step; drop function snapshots.test_hold()";
-        sqlx::raw_sql(sql).execute(&self.pool).await.unwrap();
+        sqlx::raw_sql(self.undo).execute(&self.pool).await.unwrap();
     }
 }

@@ -22,6 +22,7 @@ mod service;
 mod small_disk;
 mod stock;
 mod tenants;
+mod vault;
 mod wait;
 
 pub(crate) use bucket::{TestBucket, bucket};
@@ -43,4 +44,5 @@ pub(crate) use service::{ServiceProcess, Site, site, site_with_chain, site_with_
 pub(crate) use small_disk::SmallDisk;
 pub(crate) use stock::extract;
 pub(crate) use tenants::{CANARIES, add_tenants};
+pub(crate) use vault::{Vault, objects, vault};
 pub(crate) use wait::wait_until;

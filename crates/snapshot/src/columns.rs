@@ -200,9 +200,14 @@ impl TableShape {
     /// Schema and table, quoted.
     #[must_use]
     pub fn qualified(&self) -> String {
-        let Some(schema) = &self.schema else { return format!("public.{}", quote(&self.name)) };
-        let table = self.name.strip_prefix(schema.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&self.name);
-        format!("{}.{}", quote(schema), quote(table))
+        let (schema, table) = self.place();
+        if self.schema.is_none() { format!("public.{}", quote(table)) } else { format!("{}.{}", quote(schema), quote(table)) }
+    }
+
+    /// Schema and table, as the catalog has them.
+    pub(crate) fn place(&self) -> (&str, &str) {
+        let Some(schema) = self.schema.as_deref() else { return ("public", &self.name) };
+        (schema, self.name.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&self.name))
     }
 
     /// `column, column, …`, quoted.

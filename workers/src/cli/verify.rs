@@ -5,13 +5,16 @@ use clap::Args;
 use serde_json::json;
 use snapshot::load::{self, Selection};
 use snapshot::manifest::{Manifest, Profile};
-use snapshot::verify::{self, Report, Subject};
+use snapshot::verify::{self, Check, Report, Subject};
 
 use super::published::{ProfileArgs, PublishedArgs, TrustArgs, not_loaded};
 use super::target::{Follow, TargetArgs};
 use super::{show, signals};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, bytes};
+
+/// Longest finding that an error repeats.
+const FOUND_CHARS: usize = 300;
 
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
@@ -80,11 +83,11 @@ async fn published(args: &VerifyArgs, output: Output) -> anyhow::Result<(Manifes
 async fn database(args: &VerifyArgs, output: Output) -> anyhow::Result<(Manifest, Report)> {
     let pool = args.target.connect(output).await?;
     let held = load::held(&pool).await.context("cannot read what the database says it holds")?;
-    let (manifest, selection) = match (args.published(), held) {
+    let (manifest, selection) = match (args.published(), &held) {
         // Whoever restored it had the identity; the bucket is closed to everybody else.
-        (_, Some(held)) if held.manifest.profile == Profile::Full => (held.manifest, held.selection),
+        (_, Some(held)) if held.manifest.profile == Profile::Full => (held.manifest.clone(), held.selection.clone()),
         (Some(published), _) => (published.open(&published.source()?).await?.manifest, Selection::default()),
-        (None, Some(held)) => (held.manifest, held.selection),
+        (None, Some(held)) => (held.manifest.clone(), held.selection.clone()),
         (None, None) => {
             let failure = Failure::new(Exit::Refused, "the database was not made by `snapshots restore`");
             return Err(failure.hint("name the snapshot that it should be with --from").into());
@@ -99,7 +102,11 @@ async fn database(args: &VerifyArgs, output: Output) -> anyhow::Result<(Manifest
             Failure::new(Exit::Refused, "rows of the full profile have no order, so their digests say nothing about a table");
         return Err(failure.hint("verify it without --deep: its chunks were digested as they were loaded").into());
     }
-    let mut report = verify::structure(&pool, &manifest, &selection).await?;
+    let mut report = verify::whole(&pool, &manifest, held.as_ref()).await?;
+    if !report.proved() {
+        return Ok((manifest, report));
+    }
+    report.append(verify::structure(&pool, &manifest, &selection).await?);
     if args.deep {
         report.append(verify::database(&pool, &manifest, Subject::Restored, args.target.jobs()).await?);
     }
@@ -119,7 +126,14 @@ pub(super) fn lines(report: Option<&Report>) -> String {
 /// Exit code 5 where something does not hold.
 pub(super) fn judge(report: Option<&Report>) -> anyhow::Result<()> {
     let Some(report) = report.filter(|report| !report.proved()) else { return Ok(()) };
-    let wrong: Vec<&str> = report.checks.iter().filter(|check| !check.holds).map(|check| check.statement.as_str()).collect();
+    let wrong: Vec<String> = report.checks.iter().filter(|check| !check.holds).map(in_short).collect();
     let failure = Failure::new(Exit::Diverged, format!("not so: {}", wrong.join("; ")));
-    Err(failure.hint("what was found instead is in the result above").into())
+    Err(failure.hint("all that was found instead is in the result above").into())
+}
+
+/// What should be, and what is: the list of all chunks that differ may be long.
+fn in_short(check: &Check) -> String {
+    let Some(found) = &check.found else { return check.statement.clone() };
+    let (short, rest) = found.char_indices().nth(FOUND_CHARS).map_or((found.as_str(), ""), |(at, _)| found.split_at(at));
+    format!("{} ({short}{})", check.statement, if rest.is_empty() { "" } else { "…" })
 }

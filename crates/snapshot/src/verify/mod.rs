@@ -6,6 +6,7 @@
 mod everything;
 mod published;
 mod structure;
+mod whole;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use sqlx::PgPool;
 
 pub use published::published;
 pub use structure::structure;
+pub use whole::whole;
 
 use crate::chunk::Chunk;
 use crate::columns::TableShape;
