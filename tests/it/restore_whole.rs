@@ -1,10 +1,11 @@
 //! `snapshots restore` ends with the database that was snapshotted, wherever it is published and however bad the line is.
 
+use axum::http::Method;
 use snapshot::manifest::Manifest;
 use snapshot::verify::{self, Subject};
 use sqlx::PgPool;
 
-use crate::support::{FlakyServer, TestDatabase, database, run, site_with_chain};
+use crate::support::{Asked, Fault, FaultProxy, FlakyServer, TestDatabase, database, run, site_with_chain};
 
 /// A database that belongs to a role without any other right, and its URL for that role.
 async fn owned_by_a_plain_role() -> (TestDatabase, String) {
@@ -53,12 +54,8 @@ async fn the_restored_database_is_the_snapshot_from_an_address_a_bucket_or_a_dir
     assert_eq!(result["outcome"]["rows"], manifest.tables.values().map(|table| table.rows).sum::<u64>());
     assert_eq!(definitions(&pool).await, definitions(&source).await);
 
-    let from = format!("s3://{}", site.bucket.name());
-    let config = site.bucket.config();
     let target = database().await;
-    let mut command = site.client("restore", &from, target.url());
-    command.env("S3_ENDPOINT", site.bucket.endpoint()).env("AWS_REGION", &config.region);
-    command.env("AWS_ACCESS_KEY_ID", &config.access_key).env("AWS_SECRET_ACCESS_KEY", &config.secret_key);
+    let mut command = site.client_of_bucket("restore", site.bucket.endpoint(), target.url());
     let ran = run(command.arg("--jobs=1")).await;
     let steps: Vec<_> = ran.lines().into_iter().filter(|line| line["type"] == "step").map(|line| line["name"].clone()).collect();
     assert_eq!(steps, ["check", "tables", "rows", "indexes", "foreign keys", "progress", "vacuum", "verify"]);
@@ -98,6 +95,47 @@ async fn a_flaky_server_costs_ranges_sent_again_and_never_a_restart() {
     assert!(result["retries"].as_u64().unwrap() > 10, "{result}");
     let sent = server.sent() - needed;
     assert!(sent < needed * 5 / 4, "{sent} bytes were sent for {needed}: objects were fetched again from their start");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_cuts_every_connection_costs_ranges_too() {
+    const CUTS: u32 = 7;
+    let site = site_with_chain(1_500).await;
+    let service = site.serve().await;
+    let manifest = service.cut().await;
+    service.terminate().await;
+    let large: Vec<String> = manifest.chunks.iter().filter(|chunk| chunk.bytes > 300_000).map(|c| c.sha256.clone()).collect();
+    assert!(large.len() >= 2, "nothing is large enough to be cut often");
+    let known = large.clone();
+    let cut = move |asked: &Asked| asked.method == Method::GET && known.iter().any(|sha256| asked.path.contains(sha256));
+    let proxy =
+        FaultProxy::start(site.bucket.endpoint(), move |asked| (cut(asked) && asked.before < CUTS).then_some(Fault::CutAnswer))
+            .await;
+    let target = database().await;
+    let result = run(&mut site.client_of_bucket("restore", &proxy.url, target.url())).await.result();
+    assert_equal(&target.pool().await, &manifest).await;
+    let faults = proxy.faults();
+    assert_eq!(faults.len(), large.len() * CUTS as usize);
+    assert_eq!(result["retries"], faults.len());
+    let again = faults.iter().filter(|(asked, _)| asked.before > 0);
+    assert!(again.clone().all(|(asked, _)| asked.range.is_some()), "an object was asked for from its start again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_that_a_server_does_not_tell_are_not_missing_objects() {
+    let site = site_with_chain(600).await;
+    let service = site.serve().await;
+    let manifest = service.cut().await;
+    service.terminate().await;
+    let server = FlakyServer::start(site.objects()).await;
+    server.hide_lengths();
+    let target = database().await;
+    assert_eq!(run(&mut site.client("restore", &server.url, target.url())).await.result()["proved"], true);
+    assert_eq!(run(&mut site.client("verify", &server.url, target.url())).await.result()["proved"], true);
+    let chunk = manifest.chunks.iter().find(|chunk| chunk.table == "events").unwrap();
+    let path = site.objects().join(snapshot::key::Key::Chunk(chunk.sha256.clone()).to_string());
+    std::fs::write(&path, "damaged").unwrap();
+    run(&mut site.client("verify", &server.url, target.url())).await.error_with(5, &["instead of"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::Method;
+use axum::http::header::RANGE;
 use axum::http::request::Parts;
 use axum::response::Response;
-use futures::stream;
+use futures::{StreamExt, stream};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -35,6 +36,8 @@ pub(crate) struct Asked {
     pub(crate) method: Method,
     /// Bucket and key.
     pub(crate) path: String,
+    /// Which bytes, unless all.
+    pub(crate) range: Option<String>,
     /// How often the same was asked before.
     pub(crate) before: u32,
 }
@@ -138,8 +141,13 @@ impl Shared {
         *response.headers_mut().unwrap() = answer.headers().clone();
         if fault == Some(Fault::CutAnswer) {
             let whole = answer.bytes().await.map_err(|_| Broken)?;
-            let broken: [Result<Bytes, Broken>; 2] = [Ok(whole.slice(..whole.len() / 2)), Err(Broken)];
-            return Ok(response.body(Body::from_stream(stream::iter(broken))).unwrap());
+            let half = stream::iter([Ok(whole.slice(..whole.len() / 2))]);
+            // A body that is not ready makes hyper send what it has; else it would break before the headers are out.
+            let broken = stream::once(async {
+                tokio::task::yield_now().await;
+                Err(Broken)
+            });
+            return Ok(response.body(Body::from_stream(half.chain(broken))).unwrap());
         }
         Ok(response.body(Body::from_stream(answer.bytes_stream())).unwrap())
     }
@@ -150,7 +158,8 @@ impl Shared {
         let times = asked.entry(format!("{method} {uri}")).or_default();
         let before = *times;
         *times += 1;
-        Asked { method, path: uri.path().to_owned(), before }
+        let range = request.headers().get(RANGE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Asked { method, path: uri.path().to_owned(), range, before }
     }
 
     /// The request as it was signed: every header, the host's too, stays.

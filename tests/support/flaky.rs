@@ -1,7 +1,7 @@
 //! A public address of a bucket whose server fails in every way that a network does.
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,6 +24,8 @@ struct Shared {
     root: PathBuf,
     flaky: AtomicBool,
     hides: AtomicBool,
+    lengths_hidden: AtomicBool,
+    closed: Mutex<Option<String>>,
     requests: AtomicU64,
     sent: AtomicU64,
 }
@@ -49,6 +51,16 @@ impl FlakyServer {
         self.shared.hides.store(true, Ordering::SeqCst);
     }
 
+    /// Says of no object how long it is.
+    pub(crate) fn hide_lengths(&self) {
+        self.shared.lengths_hidden.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers 403 for whatever begins like this, or for nothing any more.
+    pub(crate) fn close(&self, prefix: Option<&str>) {
+        *self.shared.closed.lock().unwrap() = prefix.map(str::to_owned);
+    }
+
     /// Bytes of bodies sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
@@ -67,6 +79,9 @@ async fn object(
     if flaky && turn == 1 {
         return status(StatusCode::SERVICE_UNAVAILABLE);
     }
+    if shared.closed.lock().unwrap().as_ref().is_some_and(|prefix| key.starts_with(prefix)) {
+        return status(StatusCode::FORBIDDEN);
+    }
     let Ok(all) = std::fs::read(shared.root.join(key)) else {
         let hides = shared.hides.load(Ordering::SeqCst);
         return status(if hides { StatusCode::FORBIDDEN } else { StatusCode::NOT_FOUND });
@@ -75,14 +90,20 @@ async fn object(
     let from: usize = range.as_deref().map_or(0, |range| range["bytes=".len()..].trim_end_matches('-').parse().unwrap());
     let length = all.len();
     let body = Bytes::from(all).slice(from..);
-    let mut answer = Response::builder().header(header::CONTENT_LENGTH, body.len());
+    let hides_length = shared.lengths_hidden.load(Ordering::SeqCst);
+    let mut answer = Response::builder();
+    if !hides_length {
+        answer = answer.header(header::CONTENT_LENGTH, body.len());
+    }
     if range.is_some() {
         answer = answer
             .status(StatusCode::PARTIAL_CONTENT)
             .header(header::CONTENT_RANGE, format!("bytes {from}-{}/{length}", length - 1));
     }
     if method == Method::HEAD {
-        return answer.body(Body::empty()).unwrap();
+        // A body whose length is known would bring a header with it.
+        let empty = if hides_length { Body::from_stream(stream::empty::<std::io::Result<Bytes>>()) } else { Body::empty() };
+        return answer.body(empty).unwrap();
     }
     // Every third answer breaks off after a third, every fourth drips.
     let kept = if flaky && turn == 2 { body.slice(..body.len() / 3) } else { body.clone() };

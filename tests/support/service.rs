@@ -116,6 +116,15 @@ impl Site {
         command
     }
 
+    /// As [`Site::client`], from the bucket with credentials, reached at `endpoint`.
+    pub(crate) fn client_of_bucket(&self, verb: &str, endpoint: &str, database_url: &str) -> Command {
+        let config = self.bucket.config();
+        let mut command = self.client(verb, &format!("s3://{}", config.bucket), database_url);
+        command.env("S3_ENDPOINT", endpoint).env("AWS_REGION", &config.region);
+        command.env("AWS_ACCESS_KEY_ID", &config.access_key).env("AWS_SECRET_ACCESS_KEY", &config.secret_key);
+        command
+    }
+
     /// Where the objects lie, as an argument of `--from`.
     pub(crate) fn published(&self) -> String {
         self.objects().to_str().unwrap().to_owned()

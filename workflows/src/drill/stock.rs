@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::StepError;
 use snapshot::drill::{Mode, Path, Step, Way};
-use snapshot::fetch::{Opened, Source};
+use snapshot::fetch::{Opened, Size, Source};
 use snapshot::key::Key;
 use snapshot::stock::{Line, StockError};
 
@@ -63,9 +63,11 @@ async fn archive_problem(site: &Site<'_>, opened: &Opened) -> Result<Option<Stri
     let key = Key::Archive(manifest.path());
     let source = Source::http(base).map_err(StepError::fail)?;
     let wrong = match source.size(&key).await.map_err(StepError::retry)? {
-        Some(bytes) if bytes == manifest.size_bytes => return Ok(None),
-        Some(bytes) => format!("{base}/{key} has {bytes} bytes instead of {}", manifest.size_bytes),
-        None => format!("{base}/{key} is not there"),
+        Size::Bytes(bytes) if bytes == manifest.size_bytes => return Ok(None),
+        // The archive is downloaded and digested in any case.
+        Size::Unknown => return Ok(None),
+        Size::Bytes(bytes) => format!("{base}/{key} has {bytes} bytes instead of {}", manifest.size_bytes),
+        Size::Missing => format!("{base}/{key} is not there"),
     };
     if site.ctx.attempt() < super::ATTEMPTS {
         return Err(StepError::retry(std::io::Error::other(wrong)));

@@ -82,6 +82,12 @@ impl FetchError {
         }
     }
 
+    /// True where what is published is itself at fault, and not the way to it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Damaged { .. })
+    }
+
     /// True where the server does not say whether there is such an object: this reader may not know.
     #[must_use]
     pub(crate) fn is_forbidden(&self) -> bool {

@@ -1,24 +1,19 @@
-//! Objects over HTTP: what a broken connection left is asked for as a range, until the object is whole.
+//! Objects over HTTP, from a bucket's public address or a service.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream;
 use reqwest::{Client, Response, StatusCode, header};
 
-use super::FetchError;
+use super::ranges::{Answer, Failed, Patience, Ranged, SILENCE, pause};
+use super::{FetchError, Size};
 
 /// How often in a row a request may bring nothing.
 const TRIES: u32 = 8;
-/// Progress below this does not count: a server that gives a byte a time is as good as none.
-const PROGRESS_BYTES: usize = 1 << 10;
-/// How long a server may be silent, seconds.
-const SILENCE: Duration = Duration::from_secs(30);
-
-/// Pause before try number `tries` + 1: 100 ms, doubled each time up to 5 s.
-pub(super) fn pause(tries: u32) -> Duration {
-    Duration::from_millis(50 * 2_u64.pow(tries.min(7))).min(Duration::from_secs(5))
-}
+/// For whole objects.
+pub(super) const PATIENCE: Patience = Patience { tries: TRIES, silence: SILENCE, pause };
 
 #[derive(Debug, Clone)]
 pub(super) struct HttpSource {
@@ -26,12 +21,10 @@ pub(super) struct HttpSource {
     base: String,
 }
 
-/// What became of one request.
-enum Outcome {
-    Done,
-    /// Worth another try, and why.
-    Broken(String),
-    Final(FetchError),
+/// One object there.
+pub(super) struct HttpObject<'a> {
+    source: &'a HttpSource,
+    key: &'a str,
 }
 
 impl HttpSource {
@@ -49,41 +42,23 @@ impl HttpSource {
         &self.base
     }
 
-    /// The whole object, of at most `limit` bytes.
-    pub(super) async fn get(&self, key: &str, limit: u64, retries: &AtomicU64) -> Result<Bytes, FetchError> {
-        let url = format!("{}/{key}", self.base);
-        let mut body = BytesMut::new();
-        let mut idle = 0;
-        loop {
-            let before = body.len();
-            let cause = match self.attempt(&url, key, limit, &mut body).await {
-                Outcome::Done => return Ok(body.freeze()),
-                Outcome::Final(error) => return Err(error),
-                Outcome::Broken(cause) => cause,
-            };
-            idle = if body.len() >= before + PROGRESS_BYTES { 0 } else { idle + 1 };
-            if idle >= TRIES {
-                return Err(FetchError::Unreachable { url, tries: idle, cause });
-            }
-            tracing::debug!(url, cause, have = body.len(), "asking again");
-            retries.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(pause(idle)).await;
-        }
+    pub(super) fn object<'a>(&'a self, key: &'a str) -> HttpObject<'a> {
+        HttpObject { source: self, key }
     }
 
     /// Length of the object.
-    pub(super) async fn size(&self, key: &str, retries: &AtomicU64) -> Result<Option<u64>, FetchError> {
+    pub(super) async fn size(&self, key: &str, retries: &AtomicU64) -> Result<Size, FetchError> {
         let url = format!("{}/{key}", self.base);
         let mut tries = 0;
         loop {
             tries += 1;
             let cause = match self.client.head(&url).send().await {
                 Err(error) => chain(&error),
-                Ok(answer) if answer.status() == StatusCode::NOT_FOUND => return Ok(None),
+                Ok(answer) if answer.status() == StatusCode::NOT_FOUND => return Ok(Size::Missing),
                 Ok(answer) if answer.status().is_success() => {
                     // `content_length()` speaks of the body, which an answer to HEAD has not.
                     let length = answer.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-                    return Ok(length.and_then(|text| text.parse().ok()));
+                    return Ok(length.and_then(|text| text.parse().ok()).map_or(Size::Unknown, Size::Bytes));
                 }
                 Ok(answer) if !may_pass(answer.status()) => {
                     return Err(FetchError::Refused { url, status: answer.status().as_u16() });
@@ -97,54 +72,40 @@ impl HttpSource {
             tokio::time::sleep(pause(tries)).await;
         }
     }
+}
 
-    async fn attempt(&self, url: &str, key: &str, limit: u64, body: &mut BytesMut) -> Outcome {
-        let mut request = self.client.get(url);
-        if !body.is_empty() {
-            request = request.header(header::RANGE, format!("bytes={}-", body.len()));
+impl Ranged for HttpObject<'_> {
+    fn address(&self) -> String {
+        format!("{}/{}", self.source.base, self.key)
+    }
+
+    async fn open(&self, from: u64) -> Result<Answer, Failed> {
+        let url = self.address();
+        let mut request = self.source.client.get(&url);
+        if from > 0 {
+            request = request.header(header::RANGE, format!("bytes={from}-"));
         }
-        let answer = match request.send().await {
-            Ok(answer) => answer,
-            Err(error) => return Outcome::Broken(chain(&error)),
+        let answer = request.send().await.map_err(|error| Failed::Broken(chain(&error)))?;
+        let from = match answer.status() {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT => start(&answer).ok_or(Failed::NoSuchRange)?,
+            StatusCode::RANGE_NOT_SATISFIABLE => return Err(Failed::NoSuchRange),
+            StatusCode::NOT_FOUND => return Err(Failed::Final(FetchError::Missing { key: self.key.to_owned() })),
+            status if may_pass(status) => return Err(Failed::Broken(format!("HTTP status {status}"))),
+            status => return Err(Failed::Final(FetchError::Refused { url, status: status.as_u16() })),
         };
-        match answer.status() {
-            StatusCode::PARTIAL_CONTENT if starts_at(&answer, body.len()) => {}
-            // The server ignores ranges, or sends others than asked for: what is there is dropped.
-            StatusCode::OK => body.clear(),
-            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PARTIAL_CONTENT => {
-                body.clear();
-                return Outcome::Broken("the server answers ranges wrongly".into());
-            }
-            StatusCode::NOT_FOUND => return Outcome::Final(FetchError::Missing { key: key.to_owned() }),
-            status if may_pass(status) => return Outcome::Broken(format!("HTTP status {status}")),
-            status => return Outcome::Final(FetchError::Refused { url: url.to_owned(), status: status.as_u16() }),
-        }
-        receive(answer, limit, body).await
+        let length = answer.content_length();
+        let body = stream::try_unfold(answer, async |mut answer| {
+            let part = answer.chunk().await.map_err(|error| chain(&error))?;
+            Ok(part.map(|part| (part, answer)))
+        });
+        Ok(Answer { from, length, body: body.boxed() })
     }
 }
 
-async fn receive(mut answer: Response, limit: u64, body: &mut BytesMut) -> Outcome {
-    if let Some(rest) = answer.content_length() {
-        body.reserve(usize::try_from(rest.min(limit)).unwrap_or_default());
-    }
-    loop {
-        match answer.chunk().await {
-            Ok(None) => return Outcome::Done,
-            Err(error) => return Outcome::Broken(chain(&error)),
-            // One byte more than allowed is enough for the caller to see that it is too long.
-            Ok(Some(part)) if (body.len() + part.len()) as u64 > limit => {
-                let room = usize::try_from(limit + 1).unwrap_or(usize::MAX) - body.len();
-                body.extend_from_slice(&part[..part.len().min(room)]);
-                return Outcome::Done;
-            }
-            Ok(Some(part)) => body.extend_from_slice(&part),
-        }
-    }
-}
-
-fn starts_at(answer: &Response, from: usize) -> bool {
-    let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()) == Some(from)
+/// Where a partial answer begins.
+fn start(answer: &Response) -> Option<u64> {
+    super::start(answer.headers().get(header::CONTENT_RANGE)?.to_str().ok()?)
 }
 
 /// Statuses that another try may change.
@@ -169,9 +130,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_end() {
-        assert_eq!(pause(1), Duration::from_millis(100));
-        assert!(pause(40) <= Duration::from_secs(5) + Duration::from_millis(1_400));
+    fn only_an_address_is_one() {
         assert!(HttpSource::new("ftp://x").is_err() && HttpSource::new("http://").is_err());
+        assert_eq!(HttpSource::new("https://x/y/").unwrap().base(), "https://x/y");
     }
 }

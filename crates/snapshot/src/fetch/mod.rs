@@ -4,9 +4,11 @@
 //! Not a judge: what comes back is what was stored, in full length; `opened` and [`Source::chunk`] check it against
 //! signatures and digests. Invariant: a connection that breaks costs the rest of one object's range, never the object.
 
+mod bucket;
 mod error;
 mod http;
 mod opened;
+mod ranges;
 mod seen;
 
 use std::path::PathBuf;
@@ -23,7 +25,8 @@ pub use seen::Seen;
 use crate::encrypt::{EncryptionError, Identities};
 use crate::key::Key;
 use crate::manifest::Profile;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use bucket::{BucketObject, sorted};
 use http::HttpSource;
 
 /// The largest object without a known length: signatures, pointers, manifests.
@@ -43,6 +46,17 @@ enum Place {
     Http(HttpSource),
     Bucket(Store),
     Directory(PathBuf),
+}
+
+/// What a place says about an object's length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// There is no such object.
+    Missing,
+    /// It has so many bytes.
+    Bytes(u64),
+    /// It is there; how long it is, the server does not say.
+    Unknown,
 }
 
 impl Source {
@@ -117,18 +131,21 @@ impl Source {
         }
     }
 
-    /// Length of an object, or `None` where there is none.
+    /// Length of an object, without reading it.
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn size(&self, key: &Key) -> Result<Option<u64>, FetchError> {
+    pub async fn size(&self, key: &Key) -> Result<Size, FetchError> {
         let key = key.to_string();
         match &self.place {
             Place::Http(http) => http.size(&key, &self.retries).await,
-            Place::Bucket(store) => Ok(store.head_at(&key).await.map_err(|error| sorted(error, &key))?.map(|meta| meta.bytes)),
+            Place::Bucket(store) => {
+                let found = store.head_at(&key).await.map_err(|error| sorted(error, &key))?;
+                Ok(found.map_or(Size::Missing, |meta| Size::Bytes(meta.bytes)))
+            }
             Place::Directory(root) => match tokio::fs::metadata(root.join(&key)).await {
-                Ok(meta) => Ok(Some(meta.len())),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Ok(meta) => Ok(Size::Bytes(meta.len())),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Size::Missing),
                 Err(source) => Err(FetchError::File { path: root.join(&key), source }),
             },
         }
@@ -192,9 +209,10 @@ impl Source {
 
     /// All bytes of an object; `bytes` is the length it must have.
     async fn read(&self, key: &str, bytes: Option<u64>) -> Result<Bytes, FetchError> {
+        let limit = bytes.unwrap_or(SMALL_BYTES);
         let body = match &self.place {
-            Place::Http(http) => http.get(key, bytes.unwrap_or(SMALL_BYTES), &self.retries).await?,
-            Place::Bucket(store) => from_bucket(store, key).await?,
+            Place::Http(http) => ranges::whole(&http.object(key), limit, http::PATIENCE, &self.retries).await?,
+            Place::Bucket(store) => ranges::whole(&BucketObject { store, key }, limit, bucket::PATIENCE, &self.retries).await?,
             Place::Directory(root) => from_directory(root, key).await?,
         };
         self.fetched.fetch_add(body.len() as u64, Ordering::Relaxed);
@@ -219,26 +237,6 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// How often a read from the bucket is begun again; the store itself retries requests, not bodies that break.
-const BUCKET_TRIES: u32 = 5;
-
-async fn from_bucket(store: &Store, key: &str) -> Result<Bytes, FetchError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let read = async { Ok::<_, StoreError>(store.open(key, None).await?.body.collect().await) };
-        let error = match read.await {
-            Ok(Ok(body)) => return Ok(body.into_bytes()),
-            Ok(Err(broken)) => StoreError::Unreachable { doing: format!("get `{key}`"), cause: broken.to_string() },
-            Err(error) => error,
-        };
-        if tries >= BUCKET_TRIES || !error.is_retryable() {
-            return Err(sorted(error, key));
-        }
-        tokio::time::sleep(http::pause(tries)).await;
-    }
-}
-
 async fn from_directory(root: &std::path::Path, key: &str) -> Result<Bytes, FetchError> {
     let path = root.join(key);
     match tokio::fs::read(&path).await {
@@ -248,9 +246,7 @@ async fn from_directory(root: &std::path::Path, key: &str) -> Result<Bytes, Fetc
     }
 }
 
-fn sorted(error: StoreError, key: &str) -> FetchError {
-    match error {
-        StoreError::Missing { .. } => FetchError::Missing { key: key.to_owned() },
-        other => FetchError::Store(other),
-    }
+/// Where `bytes 5-9/10` begins.
+fn start(content_range: &str) -> Option<u64> {
+    content_range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use super::ledger::{self, State};
 use super::{Job, LoadError, Options, Part, Refusal};
-use crate::fetch::{FetchError, Opened};
+use crate::fetch::{FetchError, Opened, Size};
 use crate::manifest::Manifest;
 
 /// Oldest server that the schema of a snapshot is meant for.
@@ -220,14 +220,16 @@ impl Job<'_> {
             return Ok(());
         }
         match self.source.size(&key).await? {
-            Some(bytes) if bytes == chunk.bytes => Ok(()),
-            Some(bytes) => Err(FetchError::Damaged {
+            // One of unknown length is digested before its rows are loaded, as each is.
+            Size::Unknown => Ok(()),
+            Size::Bytes(bytes) if bytes == chunk.bytes => Ok(()),
+            Size::Bytes(bytes) => Err(FetchError::Damaged {
                 key: key.to_string(),
                 expected: format!("{} bytes", chunk.bytes),
                 found: format!("{bytes} bytes"),
             }
             .into()),
-            None => Err(FetchError::Missing { key: key.to_string() }.into()),
+            Size::Missing => Err(FetchError::Missing { key: key.to_string() }.into()),
         }
     }
 }

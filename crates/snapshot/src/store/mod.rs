@@ -268,6 +268,7 @@ impl Store {
         Ok(OpenObject {
             bytes: answer.content_length().unwrap_or_default().unsigned_abs(),
             etag: answer.e_tag().unwrap_or_default().to_owned(),
+            range: answer.content_range().map(str::to_owned),
             body: answer.body,
         })
     }
@@ -279,6 +280,8 @@ pub struct OpenObject {
     pub bytes: u64,
     /// Strong validator of the whole object.
     pub etag: String,
+    /// Which of the object's bytes they are (`bytes 5-9/10`), unless they are all.
+    pub range: Option<String>,
     /// The bytes.
     pub body: ByteStream,
 }

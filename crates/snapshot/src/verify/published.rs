@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::Report;
 use crate::chunk::Chunk;
-use crate::fetch::{FetchError, Opened, Source};
+use crate::fetch::{FetchError, Opened, Size, Source};
 use crate::key::Key;
 use crate::load::Watch;
 use crate::manifest::{Archive, Profile};
@@ -57,11 +57,15 @@ pub async fn published(
     }
     let archive = Key::Archive(manifest.path());
     let found = match source.size(&archive).await? {
-        Some(bytes) if bytes == manifest.size_bytes => Ok(()),
-        Some(bytes) => Err(format!("{bytes} bytes")),
+        Size::Bytes(bytes) if bytes == manifest.size_bytes => Ok(()),
+        Size::Bytes(bytes) => Err(format!("{bytes} bytes")),
+        Size::Unknown => {
+            report.expect("the archive is there (the server does not say how long it is)".into(), Ok(()));
+            return Ok(report);
+        }
         // Its parts were looked at above; the service makes it of them, and a mirror has no need of it.
-        None if manifest.archive == Archive::OnRequest || source.is_mirror() => return Ok(report),
-        None => Err("missing".into()),
+        Size::Missing if manifest.archive == Archive::OnRequest || source.is_mirror() => return Ok(report),
+        Size::Missing => Err("missing".into()),
     };
     report.expect(format!("the archive has {} bytes", manifest.size_bytes), found);
     Ok(report)
@@ -70,23 +74,24 @@ pub async fn published(
 async fn schema(source: &Source, opened: &Opened) -> Result<Found, FetchError> {
     match source.small_chunk(&opened.manifest.object(&opened.manifest.schema.sha256)).await {
         Ok(_) => Ok(Ok(())),
-        Err(error @ (FetchError::Missing { .. } | FetchError::Damaged { .. })) => Ok(Err(error.to_string())),
+        Err(error) if error.is_damage() => Ok(Err(error.to_string())),
         Err(error) => Err(error),
     }
 }
 
 async fn look<'a>(source: &Source, key: Key, chunk: &'a Chunk, deep: bool) -> Result<(&'a Chunk, Found), FetchError> {
     if !deep {
-        let found = match source.size(&key).await? {
-            Some(bytes) if bytes == chunk.bytes => Ok(()),
-            Some(bytes) => Err(format!("{bytes} bytes instead of {}", chunk.bytes)),
-            None => Err("missing".into()),
-        };
-        return Ok((chunk, found));
+        match source.size(&key).await? {
+            Size::Bytes(bytes) if bytes == chunk.bytes => return Ok((chunk, Ok(()))),
+            Size::Bytes(bytes) => return Ok((chunk, Err(format!("{bytes} bytes instead of {}", chunk.bytes)))),
+            Size::Missing => return Ok((chunk, Err("missing".into()))),
+            // Then it has to be read.
+            Size::Unknown => {}
+        }
     }
     let body = match source.chunk(&key, chunk.bytes).await {
         Ok(body) => body,
-        Err(error @ (FetchError::Missing { .. } | FetchError::Damaged { .. })) => return Ok((chunk, Err(error.to_string()))),
+        Err(error) if error.is_damage() => return Ok((chunk, Err(error.to_string()))),
         Err(error) => return Err(error),
     };
     let expected = chunk.clone();
