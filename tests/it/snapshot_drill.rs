@@ -1,12 +1,19 @@
 //! Restore drills: nobody is sent to a snapshot before both ways of restoring it were proved, and older ones are tried again.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use snapshot::drill::{Mode, Record, Way};
 use snapshot::key::Key;
 use snapshot::manifest::{Manifest, Pointer};
 
-use crate::support::{Hold, Home, ServiceProcess, Site, cut, database, grow, growing_site, home, latest, run, site_with_chain};
+use crate::support::{
+    FlakyServer, Hold, Home, ServiceProcess, Site, cut, database, grow, growing_site, home, latest, run, site_with_chain,
+    wait_until,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A service that proves its snapshots on private clusters in `drills`.
 async fn serve(site: &Site, drills: &Home, mode: &str) -> ServiceProcess {
@@ -98,6 +105,33 @@ async fn a_snapshot_is_promoted_only_after_both_ways_of_restoring_it_were_proved
     assert_eq!(latest(&site), second);
     assert_eq!(service.json("/mainnet/status.json").await["state"], "fresh");
     assert_eq!(drills.left_by_drills(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_refuses_its_readers_is_no_verdict_on_a_snapshot() {
+    let (site, drills) = (site_with_chain(600).await, home());
+    let server = FlakyServer::start(site.objects()).await;
+    let env = [("SNAPSHOTS_DRILL", "sample"), ("SNAPSHOTS_DRILL_DIR", drills.text()), ("PUBLIC_BASE_URL", server.url.as_str())];
+    let service = site.serve_with(&env).await;
+    let pool = site.database.pool().await;
+    server.close(Some(""));
+    let run = service.start_run().await;
+    let refused = async |times: i64| {
+        let sql = "select count(*) from snapshots.attempt a join snapshots.step s on s.id = a.step_id
+                   where s.run_id = $1::uuid and s.name = 'drill' and a.error like '%403%'";
+        wait_until(PATIENCE, "a drill is refused", async || {
+            sqlx::query_scalar::<_, i64>(sql).bind(&run).fetch_one(&pool).await.unwrap() == times
+        })
+        .await;
+        assert!(!site.keys().iter().any(|key| key.contains("drill.json")), "a verdict was published");
+    };
+    refused(1).await;
+    server.close(Some("chunks/"));
+    refused(2).await;
+    server.close(None);
+    let ended = service.ended(&run).await;
+    assert_eq!(ended["state"], "succeeded", "{ended:#}");
+    assert!(pointer(&site).drill.is_some_and(|drill| drill.at.is_some()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use engine::{Ctx, StepError};
-use snapshot::fetch::{FetchError, Opened, Source};
+use snapshot::fetch::{Opened, Source};
 use snapshot::load::{self, LoadError, Options, Outcome, Selection, Watch};
 use sqlx::PgPool;
 use tokio::runtime::Handle;
@@ -105,7 +105,7 @@ impl Classify for LoadError {
 /// True where what is published is itself at fault, and not the way to it or the database.
 pub(crate) fn is_damage(error: &LoadError) -> bool {
     match error {
-        LoadError::Fetch(fetch) => matches!(fetch, FetchError::Missing { .. } | FetchError::Damaged { .. }),
+        LoadError::Fetch(fetch) => fetch.is_damage(),
         LoadError::Toc(_) | LoadError::Chunk { .. } => true,
         _ => false,
     }

@@ -7,6 +7,7 @@ use engine::StepError;
 use sha2::{Digest, Sha256};
 use snapshot::drill::{Mode, Path, Step, Way, sample};
 use snapshot::fetch::Opened;
+use snapshot::load::LoadError;
 
 use super::place::{Site, Walked, proof, size_of};
 use crate::restoring;
@@ -28,6 +29,8 @@ pub(super) async fn walk(site: &Site<'_>, opened: &Arc<Opened>, mode: Mode) -> R
             site.drop(NAME, pool).await?;
             return Ok(walked(Path::broken(Way::Own, engine::in_full(&damage), Vec::new())));
         }
+        // An address that refuses its readers may take them back.
+        Err(LoadError::Fetch(error)) => return Err(StepError::retry(error)),
         Err(error) => return Err(classify(error)),
     };
     let fetched_bytes = source.fetched_bytes() - before;

@@ -7,6 +7,7 @@ use snapshot::drill::{Mode, Path};
 use snapshot::fetch::{self, OpenError, Opened, Source, Wanted};
 use snapshot::key::SnapshotPath;
 use snapshot::load::{self, LoadError, Options, Selection};
+use snapshot::sign::SignatureError;
 use snapshot::verify::{self, Report, Subject};
 use sqlx::PgPool;
 
@@ -43,12 +44,26 @@ pub(super) async fn published(ctx: &Ctx<Services>, snapshot: &Reference) -> Resu
     let opened = match opened {
         Ok(opened) if opened.sha256 == snapshot.manifest_sha256 => Ok(Arc::new(opened)),
         Ok(other) => Err(format!("the manifest that is published has sha256 {}, not {}", other.sha256, snapshot.manifest_sha256)),
-        Err(OpenError::Fetch(error)) if error.is_unreachable() => return Err(StepError::retry(error)),
-        // A cache in front of the bucket may not have seen it yet.
-        Err(error @ OpenError::None { .. }) => return Err(StepError::retry(error)),
-        Err(damage) => Err(engine::in_full(&damage)),
+        Err(damage) if is_damage(&damage) => Err(engine::in_full(&damage)),
+        Err(error) => return Err(StepError::retry(error)),
     };
     Ok(Published { base, source, opened })
+}
+
+/// Whether it says something about the snapshot. An address that refuses its readers does not, nor does one where the snapshot is not
+/// yet seen: a cache may be in front of the bucket.
+fn is_damage(error: &OpenError) -> bool {
+    match error {
+        OpenError::Fetch(fetch) => fetch.is_damage(),
+        OpenError::Signature(error) => !matches!(error, SignatureError::NoKeys | SignatureError::NotAKey { .. }),
+        OpenError::Unsigned { .. } | OpenError::Manifest(_) | OpenError::Pointer { .. } | OpenError::Other { .. } => true,
+        OpenError::Memory { .. }
+        | OpenError::Rollback { .. }
+        | OpenError::Expired { .. }
+        | OpenError::Retracted { .. }
+        | OpenError::None { .. }
+        | OpenError::SeveralNetworks { .. } => false,
+    }
 }
 
 /// What both paths work with.
