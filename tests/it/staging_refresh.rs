@@ -1,10 +1,14 @@
 //! The staging database is replaced whole, with no tenant's row that no rule names, and nothing else is ever touched.
 
-use serde_json::{Value, json};
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use std::time::Duration;
 
-use crate::support::{Hold, Site, TestDatabase, add_tenants, database, runbook, site_with_chain};
+use serde_json::{Value, json};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::support::{Hold, Site, TestDatabase, add_tenants, database, runbook, site_with_chain, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const RULES: &str = "
 carry = ['accounts', 'api_keys']
@@ -111,6 +115,104 @@ async fn a_refresh_that_is_killed_in_any_step_ends_as_one_refresh() {
         let staging = connect(&url).await;
         assert!(count(&staging, "public.events").await > 0);
     }
+}
+
+/// Waits until a query about what goes on says yes.
+async fn until(pool: &PgPool, what: &str, sql: &'static str, argument: &str) {
+    wait_until(PATIENCE, what, async || sqlx::query_scalar(sql).bind(argument).fetch_one(pool).await.unwrap()).await;
+}
+
+/// Somebody waits for a lock with a statement like `$1`.
+const WAITS: &str =
+    "select exists (select from pg_stat_activity where application_name = 'snapshots staging' and wait_event_type = 'Lock'
+                                        and query ilike $1)";
+/// No session is left of the refresh that works on databases like `$1`.
+const GONE: &str =
+    "select not exists (select from pg_stat_activity where application_name = 'snapshots staging' and query ilike $1)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_killed_inside_its_transactions_has_masked_and_renamed_nothing_and_does_it_again() {
+    let (site, name, url) = staged().await;
+    let pool = site.database.pool().await;
+    let rules = rules(&site);
+    let env = [("SNAPSHOTS_STAGING_URL", url.as_str()), ("SNAPSHOTS_STAGING_RULES_FILE", rules.as_str())];
+    let service = site.serve_with(&env).await;
+    service.cut().await;
+    service.complete("staging_refresh", &json!({})).await;
+    let staging = connect(&url).await;
+    sqlx::raw_sql("insert into public.accounts (email) values ('qa@example.test')").execute(&staging).await.unwrap();
+
+    // Tables are emptied by then; rows that are carried over wait.
+    let mut holder = staging.begin().await.unwrap();
+    sqlx::raw_sql("lock table public.accounts in access exclusive mode").execute(&mut *holder).await.unwrap();
+    let run = service.begin("staging_refresh", &json!({})).await;
+    until(&pool, "the mask waits", WAITS, "copy%accounts%").await;
+    service.kill().await;
+    holder.rollback().await.unwrap();
+    until(&pool, "the mask is given up", GONE, "%accounts%").await;
+    let hold = Hold::on_success(&pool, "mask").await;
+    let service = site.serve_with(&env).await;
+    hold.reached().await;
+
+    // The old database has stepped aside by then; the new one cannot take its name.
+    let next = databases(&pool, &format!("{name}_next_")).await.pop().unwrap();
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("comment on database {next} is 'held'"))).execute(&mut *holder).await.unwrap();
+    hold.release().await;
+    until(&pool, "the second rename waits", WAITS, "comment on database%").await;
+    service.kill().await;
+    holder.rollback().await.unwrap();
+    until(&pool, "the switch is given up", GONE, "comment on database%").await;
+    assert_eq!(databases(&pool, &name).await, [name.clone(), next], "half a switch");
+
+    let service = site.serve_with(&env).await;
+    let ended = service.ended(&run).await;
+    assert_eq!(ended["result"]["rules"]["carried"]["accounts"], 1, "{ended:#}");
+    assert_eq!(databases(&pool, &name).await.len(), 2);
+    let staging = connect(&url).await;
+    let emails: Vec<String> = sqlx::query_scalar("select email from public.accounts").fetch_all(&staging).await.unwrap();
+    assert!(emails.len() == 1 && emails[0].ends_with("@staging.invalid"), "{emails:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_role_names_who_is_connected_and_switches_when_they_are_gone_or_it_may_end_them() {
+    let (site, name, url) = staged().await;
+    let pool = site.database.pool().await;
+    let (plain, tester) = (format!("plain_{name}"), format!("tester_{name}"));
+    let sql = format!("create role {plain} login createdb; create role {tester} login");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    let as_role = |role: &str| url.replace("postgres://postgres@", &format!("postgres://{role}@"));
+    let service = site.serve_with(&[("SNAPSHOTS_STAGING_URL", &as_role(&plain))]).await;
+    service.cut().await;
+    service.complete("staging_refresh", &json!({})).await;
+    let open = async |role: &str| {
+        let options: PgConnectOptions = as_role(role).parse().unwrap();
+        PgConnection::connect_with(&options.application_name("their tool")).await.unwrap()
+    };
+    let (mut own, mut theirs, above) = (open(&plain).await, open(&tester).await, open("postgres").await);
+    let run = service.begin("staging_refresh", &json!({})).await;
+    let refused = async |words: [&str; 2], attempts: i64| {
+        let sql = "select a.error from snapshots.attempt a join snapshots.step s on s.id = a.step_id
+                   where s.run_id = $1::uuid and s.name = 'switch' and a.no = $2 and a.outcome = 'retry'";
+        let mut said: Option<String> = None;
+        wait_until(PATIENCE, "the switch is refused", async || {
+            said = sqlx::query_scalar(sql).bind(&run).bind(attempts).fetch_optional(&pool).await.unwrap();
+            said.is_some()
+        })
+        .await;
+        let said = said.unwrap();
+        assert!(words.iter().all(|word| said.contains(word)) && said.contains("their tool"), "{said}");
+        said
+    };
+    refused([&tester, &format!("grant pg_signal_backend to {plain}")], 1).await;
+    assert!(own.ping().await.is_err() && theirs.ping().await.is_ok(), "only what the role may end is ended");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("grant pg_signal_backend to {plain}"))).execute(&pool).await.unwrap();
+    let said = refused(["superuser postgres", "no grant"], 2).await;
+    assert!(!said.contains(&tester) && theirs.ping().await.is_err(), "{said}");
+    above.close().await.unwrap();
+    let ended = service.ended(&run).await;
+    assert_eq!(ended["state"], "succeeded", "{ended:#}");
+    assert_eq!(databases(&pool, &name).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::sessions;
 use crate::services::Services;
 use crate::step_error::classify;
 
@@ -116,7 +117,17 @@ impl Staging {
         let overdue = |name: &String| self.old_since(name).is_some_and(|switched| switched <= since);
         let gone: Vec<String> = names.into_iter().filter(|name| left(name) || overdue(name)).collect();
         for name in &gone {
-            self.execute(&format!("drop database if exists {} with (force)", quote(name))).await?;
+            // Without force, which gives up at the first session that this role may not end, be it an autovacuum.
+            let names = std::slice::from_ref(name);
+            sessions::end(&mut self.admin, names).await.map_err(classify)?;
+            let sql = format!("drop database if exists {}", quote(name));
+            match sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut self.admin).await {
+                Err(error) if is_in_use(&error) => {
+                    self.nobody_stays(names).await?;
+                    return Err(StepError::retry(error));
+                }
+                other => other.map_err(classify)?,
+            };
         }
         Ok(gone)
     }
@@ -134,25 +145,31 @@ impl Staging {
     }
 
     /// One transaction: the run's database is marked and takes the name, the one before steps aside. Others who are connected are
-    /// disconnected; one who comes back in between is the reason for another try.
+    /// disconnected, where this role may; one who comes back in between is the reason for another try.
     pub(super) async fn switch(&mut self, run: Uuid, snapshot: &str) -> Result<Option<String>, StepError> {
         let next = self.next(run);
         let old = self.current().await?.map(|_| self.old(Utc::now()));
         let mark = format!("{MARK}{run} of {snapshot}").replace('\'', "''");
+        let names = [self.name.clone(), next.clone()];
         for _ in 0..TRIES {
-            let names = [self.name.clone(), next.clone()];
-            let end = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity where datname = any($1) and pid <> pg_backend_pid()";
-            sqlx::query(end).bind(&names[..]).execute(&mut self.admin).await.map_err(classify)?;
+            sessions::end(&mut self.admin, &names).await.map_err(classify)?;
             match self.rename(&next, old.as_deref(), &mark).await {
                 Ok(()) => return Ok(old),
-                Err(error) if is_in_use(&error) => tokio::time::sleep(PAUSE).await,
+                Err(error) if is_in_use(&error) => self.nobody_stays(&names).await?,
                 Err(error) => return Err(classify(error)),
             }
+            tokio::time::sleep(PAUSE).await;
         }
         Err(StepError::retry(std::io::Error::other(format!(
-            "somebody connects to {} again and again: end that program, or let the role end its sessions (grant pg_signal_backend)",
+            "somebody connects to {} again and again: end that program, then retry the run",
             self.name
         ))))
+    }
+
+    /// Refuses, for now, where somebody is connected whom this role may not disconnect.
+    async fn nobody_stays(&mut self, databases: &[String]) -> Result<(), StepError> {
+        let staying = sessions::staying(&mut self.admin, databases).await.map_err(classify)?;
+        staying.map_or(Ok(()), |staying| Err(StepError::retry(std::io::Error::other(staying))))
     }
 
     async fn rename(&mut self, next: &str, old: Option<&str>, mark: &str) -> sqlx::Result<()> {

@@ -8,6 +8,7 @@
 mod databases;
 mod mask;
 mod restore;
+mod sessions;
 mod switch;
 
 use engine::{StartRun, Workflow};
