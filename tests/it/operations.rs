@@ -2,7 +2,7 @@
 
 use snapshot::sign::KeyState;
 
-use crate::support::{Site, database, grow, growing_site, runbook};
+use crate::support::{Site, bucket, database, grow, growing_site, runbook};
 
 /// What a reader's machine knows.
 fn reader<'a>(site: &Site, from: &'a str, keys: &'a str, dir: &'a str, url: &'a str) -> [(&'static str, &'a str); 4] {
@@ -107,11 +107,10 @@ async fn the_runbook_for_the_loss_of_a_bucket_does_what_it_says() {
         ("LOST", &lost.snapshot_id),
     ];
     book.run("Keep a mirror beforehand", site.dir.path(), &env).await;
-    for object in std::fs::read_dir(site.objects()).unwrap() {
-        std::fs::remove_dir_all(object.as_ref().unwrap().path())
-            .or_else(|_| std::fs::remove_file(object.unwrap().path()))
-            .unwrap();
-    }
+    service.terminate().await;
+    std::fs::remove_dir_all(site.objects()).unwrap();
+    let another = bucket().await;
+    let service = site.serve_with(&[("S3_BUCKET", another.name())]).await;
     book.run("Serve readers meanwhile", site.dir.path(), &env).await;
     book.run("Publish anew", site.dir.path(), &env).await;
     let listed = book.run("Let the catalog forget what is gone", site.dir.path(), &env).await.stdout;
@@ -120,7 +119,7 @@ async fn the_runbook_for_the_loss_of_a_bucket_does_what_it_says() {
         "{listed}"
     );
     service.complete("prune", &serde_json::json!({})).await;
-    let read = site.client("verify", &site.published(), site.database.url());
+    let read = site.client("verify", another.root().to_str().unwrap(), site.database.url());
     assert_eq!(crate::support::run(read).await.result()["proved"], true, "readers who saw the lost one take the new one");
     book.was_run();
     service.terminate().await;

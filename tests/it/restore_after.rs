@@ -138,6 +138,14 @@ async fn last_nights_snapshots_and_the_missed_blocks_are_the_lost_database() {
     let manifest = service.cut().await;
     service.complete("full_profile", &json!({})).await;
     service.terminate().await;
+    book.run("Keep the roles", site.dir.path(), &[("DATABASE_URL", site.database.url())]).await;
+    assert!(std::fs::read_to_string(site.dir.path().join("globals.sql")).unwrap().contains("CREATE ROLE postgres"));
+    // Schedules are there once a scheduler has begun.
+    let scheduling = site.serve_with(&[env[0], env[1], ("SNAPSHOTS_NO_SCHEDULES", "false")]).await;
+    book.run("Copy weekly instead", site.dir.path(), &[("SNAPSHOTS_URL", &scheduling.url)]).await;
+    scheduling.terminate().await;
+    let cron = "select cron from snapshots.schedule where name = 'nightly-full-profile'";
+    assert_eq!(sqlx::query_scalar::<_, String>(cron).fetch_one(&lost).await.unwrap(), "30 2 * * 0");
     // It goes on for a while; then it is lost.
     ingest(site.database.url(), &recording).await;
     let tip = scalar(&lost, "select max(height) from public.blocks").await;
@@ -146,8 +154,16 @@ async fn last_nights_snapshots_and_the_missed_blocks_are_the_lost_database() {
     let (full, public) = (database().await, database().await);
     let keys = site.public_keys();
     let (vault, published, reader) = (vault.root(), site.published(), site.dir.path().join("reader"));
+    let mirror = site.dir.path().join("mirror");
+    let env = [
+        ("SNAPSHOTS_FROM", vault.to_str().unwrap()),
+        ("SNAPSHOTS_PUBLIC_KEY", &keys),
+        ("SNAPSHOTS_DATA_DIR", reader.to_str().unwrap()),
+        ("MIRROR", mirror.to_str().unwrap()),
+    ];
+    book.run("Keep a mirror of the full snapshot", site.dir.path(), &env).await;
     for (heading, from, target) in [
-        ("Restore the full snapshot", vault.to_str().unwrap(), &full),
+        ("Restore the full snapshot", mirror.to_str().unwrap(), &full),
         ("Restore the public snapshot", published.as_str(), &public),
     ] {
         let env = [

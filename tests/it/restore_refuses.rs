@@ -134,7 +134,9 @@ async fn missing_short_and_changed_objects_are_named() {
     let (site, manifest) = published().await;
     let chunk = manifest.chunks.iter().find(|chunk| chunk.table == "events").unwrap();
     let key = Key::Chunk(chunk.sha256.clone());
-    while_gone(&site, &key, async || refused(&site, &[], 5, &[&chunk.sha256, "missing"]).await).await;
+    for args in [&[][..], &["--dry-run"]] {
+        while_gone(&site, &key, async || refused(&site, args, 5, &[&chunk.sha256, "missing"]).await).await;
+    }
     let short = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
     while_changed(&site, &key, short, async || refused(&site, &[], 5, &[&chunk.sha256, "damaged", "bytes"]).await).await;
     let flip = |bytes: &mut Vec<u8>| bytes[100] ^= 1;
@@ -172,6 +174,8 @@ async fn a_database_that_cannot_take_it_is_refused_with_what_would_help() {
     let ran = run(&mut site.client("restore", &site.published(), &poor)).await;
     ran.error_with(8, &["lacks the right", "grant create on database", "grant create on schema public", &role]);
     assert!(contents(&target.pool().await).await.is_empty());
+    let planned = run(site.client("restore", &site.published(), &poor).arg("--dry-run")).await;
+    planned.error_with(8, &["lacks the right", "grant create on database"]);
 
     refused(&site, &["--free-disk", "1000000"], 6, &["too little disk", "1000000 bytes are free", "WAL"]).await;
     refused(&site, &["--tables", "streams"], 2, &["streams", "blocks, transactions, events"]).await;

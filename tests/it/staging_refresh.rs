@@ -249,16 +249,31 @@ async fn production_and_what_no_refresh_made_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runbook_does_what_it_says() {
-    let (site, _, url) = staged().await;
+    let (site, name, url) = staged().await;
     let book = runbook("staging-refresh");
     book.run("Set it up", site.dir.path(), &[]).await;
     let rules = site.dir.path().join("staging-rules.toml");
     let env = [("SNAPSHOTS_STAGING_URL", url.as_str()), ("SNAPSHOTS_STAGING_RULES_FILE", rules.to_str().unwrap())];
     let service = site.serve_with(&env).await;
-    let manifest = service.cut().await;
-    let env = [("SNAPSHOTS_URL", service.url.as_str()), ("SNAPSHOTS_STAGING_URL", url.as_str())];
+    let first = service.cut().await;
+    let second = service.cut().await;
+    let env = [
+        ("SNAPSHOTS_URL", service.url.as_str()),
+        ("SNAPSHOTS_STAGING_URL", url.as_str()),
+        ("SNAPSHOT", first.snapshot_id.as_str()),
+    ];
+    let made_of = async || book.run("Look at it", site.dir.path(), &env).await.stdout;
     book.run("Refresh", site.dir.path(), &env).await;
-    let said = book.run("Look at it", site.dir.path(), &env).await.stdout;
-    assert!(said.contains(&format!("at block {}", manifest.block_height)) && said.contains("staging refresh"), "{said}");
+    let said = made_of().await;
+    assert!(said.contains(&format!("at block {}", second.block_height)) && said.contains("staging refresh"), "{said}");
+    assert!(said.contains(&second.path().to_string()), "{said}");
+    book.run("Refresh to a snapshot of your choice", site.dir.path(), &env).await;
+    let said = made_of().await;
+    assert!(said.trim_end().ends_with(&format!("of {}", first.path())), "{said}");
+    let _connected = connect(&url).await;
+    book.run("Go back", site.dir.path(), &env).await;
+    let said = made_of().await;
+    assert!(said.trim_end().ends_with(&format!("of {}", second.path())), "{said}");
+    assert_eq!(databases(&site.database.pool().await, &name).await, [name]);
     book.was_run();
 }

@@ -91,7 +91,7 @@ async fn restore(args: RestoreArgs, output: Output) -> anyhow::Result<()> {
     let opened = open(&args, &source, &pool, output).await?;
     let options = options(&args, &source, &opened.manifest);
     if args.dry_run {
-        return dry_run(&pool, &source, &opened, &options, output).await;
+        return dry_run(&pool, (&source, &opened), &options, output).await;
     }
     let manifest = &opened.manifest;
     output.say(&format!("{} up to block {}, signed by key {}", manifest.path(), manifest.block_height, opened.signed_by));
@@ -128,27 +128,34 @@ fn options(args: &RestoreArgs, source: &Source, manifest: &Manifest) -> Options 
     }
 }
 
-async fn dry_run(pool: &PgPool, source: &Source, opened: &Opened, options: &Options, output: Output) -> anyhow::Result<()> {
+async fn dry_run(pool: &PgPool, (source, opened): (&Source, &Opened), options: &Options, output: Output) -> anyhow::Result<()> {
     let mut assessment = load::assess(pool, opened, options).await.map_err(not_loaded)?;
     assessment.refusals.extend(load::refused_extensions(pool, source, opened).await.map_err(not_loaded)?);
     let parts = options.selection.parts(&opened.manifest).map_err(not_loaded)?;
+    let follow = Follow::new(output);
+    let objects = load::look_for_objects(pool, source, opened, options, &follow).await;
+    follow.finish();
+    let objects = objects.map_err(not_loaded);
+    let problem = objects.as_ref().err().map(|error| format!("{error:#}"));
     let (download, raw): (u64, u64) =
         parts.iter().fold((0, 0), |(download, raw), part| (download + part.chunk.bytes, raw + part.chunk.raw_bytes));
     let manifest = &opened.manifest;
     let value = json!({ "snapshot": manifest.path().to_string(), "blockHeight": manifest.block_height, "chunks": parts.len(),
         "downloadBytes": download, "rawBytes": raw, "rows": parts.iter().map(|part| part.chunk.rows).sum::<u64>(),
-        "diskBytes": assessment.needs.total(), "fast": options.fast, "jobs": options.jobs, "target": assessment });
+        "diskBytes": assessment.needs.total(), "fast": options.fast, "jobs": options.jobs, "objectsProblem": problem,
+        "target": assessment });
     let free = assessment.free_bytes.map_or("unknown".into(), bytes);
     let text = format!(
-        "{} up to block {}: {} chunks, {} to fetch, about {} of disk on the server (free: {free})",
+        "{} up to block {}: {} chunks, {} to fetch, about {} of disk on the server (free: {free})\nobjects: {}",
         manifest.path(),
         manifest.block_height,
         parts.len(),
         bytes(download),
         bytes(assessment.needs.total()),
+        problem.as_deref().unwrap_or("all there"),
     );
     output.result(&text, &value);
-    if assessment.refusals.is_empty() { Ok(()) } else { Err(not_loaded(load::LoadError::Refused(assessment.refusals))) }
+    if assessment.refusals.is_empty() { objects } else { Err(not_loaded(load::LoadError::Refused(assessment.refusals))) }
 }
 
 fn tell(opened: &Opened, options: &Options, outcome: &Outcome, source: &Source, output: Output) -> anyhow::Result<()> {

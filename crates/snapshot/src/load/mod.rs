@@ -230,6 +230,21 @@ pub async fn restore(
     Ok(Outcome { rows, raw_bytes, chunks_before, skipped_definitions, settled, steps: steps.times(), report })
 }
 
+/// Asks for every object that a restore would still need, without fetching more of them than the schema (with `check_first`, all).
+///
+/// # Errors
+/// [`LoadError::Fetch`], [`LoadError::Toc`]: the first object that is missing, of another size, or cannot be asked for.
+pub async fn look_for_objects(
+    pool: &PgPool,
+    source: &Source,
+    opened: &Opened,
+    options: &Options,
+    watch: &dyn Watch,
+) -> Result<(), LoadError> {
+    Definitions::fetch(source, &opened.manifest).await?;
+    Job { pool, source, opened, options, watch }.objects_are_there().await
+}
+
 impl Job<'_> {
     /// Whether heights of the snapshot are left out: by choice, or because the manifest is that of a sample.
     fn is_part(&self) -> bool {
