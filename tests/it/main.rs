@@ -48,6 +48,7 @@ mod full_profile;
 mod house_layout;
 mod operations;
 mod restore_after;
+mod restore_exits;
 mod restore_fast;
 mod restore_kill;
 mod restore_kill_late;
