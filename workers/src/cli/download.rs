@@ -8,6 +8,7 @@ use clap::Args;
 use futures::TryStreamExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use snapshot::fetch::{PROGRESS_BYTES, Pace, SILENCE};
 use snapshot::key::Key;
 use snapshot::manifest::{Archive, Manifest};
 use tokio::fs::{File, OpenOptions};
@@ -19,7 +20,7 @@ use super::{mirror, show, signals};
 use crate::exit::{Exit, Failure, classify};
 use crate::output::{Output, Progress, bytes};
 
-/// How often a cut connection is taken up again without a byte of progress.
+/// How often a cut connection is taken up again without progress.
 const TRIES: u32 = 5;
 /// Half of the wait before the second try; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -129,8 +130,8 @@ async fn fetch(client: &Client, url: &str, (manifest, part): (&Manifest, &Path),
         }
         let appended = append(client, url, (&mut file, have), &mut etag, &mut progress).await;
         file.flush().await?;
-        let got = file.metadata().await?.len() > have;
-        idle = if got { 0 } else { idle + 1 };
+        let got = file.metadata().await?.len() - have;
+        idle = if got >= PROGRESS_BYTES as u64 { 0 } else { idle + 1 };
         let error = appended.err().unwrap_or_else(|| Failure::new(Exit::Unreachable, "the server sends nothing").into());
         if idle >= TRIES || classify(&error).0 != Exit::Unreachable {
             return Err(error.context("the download stopped; run the same command again to go on"));
@@ -157,8 +158,10 @@ async fn append(
     }
     *etag = response.headers().get(reqwest::header::ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut done = have;
-    let mut body = response.bytes_stream();
-    while let Some(bytes) = body.try_next().await? {
+    let (mut body, mut pace) = (response.bytes_stream(), Pace::new(SILENCE));
+    let dripping = |how: String| Failure::new(Exit::Unreachable, format!("the server drips: {how}"));
+    while let Some(bytes) = pace.next(body.try_next()).await.map_err(dripping)?? {
+        pace.came(bytes.len());
         file.write_all(&bytes).await?;
         done += bytes.len() as u64;
         progress.set(done);

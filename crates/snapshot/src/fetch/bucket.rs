@@ -3,8 +3,8 @@
 use futures::StreamExt;
 use futures::stream;
 
-use super::FetchError;
-use super::ranges::{Answer, Failed, Patience, Ranged, SILENCE, pause};
+use super::ranges::{Answer, Failed, Patience, Ranged, pause};
+use super::{FetchError, SILENCE};
 use crate::store::{Store, StoreError};
 
 /// For whole objects; the store itself asks thrice before it says that a server does not answer.

@@ -7,8 +7,8 @@ use futures::StreamExt;
 use futures::stream;
 use reqwest::{Client, Response, StatusCode, header};
 
-use super::ranges::{Answer, Failed, Patience, Ranged, SILENCE, pause};
-use super::{FetchError, Size};
+use super::ranges::{Answer, Failed, Patience, Ranged, pause};
+use super::{FetchError, SILENCE, Size};
 
 /// How often in a row a request may bring nothing.
 const TRIES: u32 = 8;

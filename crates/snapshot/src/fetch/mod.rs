@@ -8,6 +8,7 @@ mod bucket;
 mod error;
 mod http;
 mod opened;
+mod pace;
 mod ranges;
 mod seen;
 
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use error::FetchError;
 pub use opened::{OpenError, Opened, Wanted, open, open_known};
+pub use pace::{PROGRESS_BYTES, Pace, SILENCE};
 pub use seen::Seen;
 
 use crate::encrypt::{EncryptionError, Identities};

@@ -9,14 +9,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::time::{Instant, timeout_at};
 
-use super::FetchError;
-
-/// Progress below this does not count: a server that gives a byte a time is as good as none.
-const PROGRESS_BYTES: usize = 1 << 10;
-/// How long a server may be silent, or drip.
-pub(super) const SILENCE: Duration = Duration::from_secs(30);
+use super::{FetchError, PROGRESS_BYTES, Pace};
 
 /// When to ask again, and when to stop asking.
 #[derive(Debug, Clone, Copy)]
@@ -107,25 +101,24 @@ async fn receive(mut answer: Answer, limit: u64, silence: Duration, body: &mut B
     }
     let whole = answer.length.map(|rest| answer.from + rest);
     body.reserve(usize::try_from(answer.length.unwrap_or_default().min(limit)).unwrap_or_default());
-    let (mut begun, mut deadline) = (body.len(), Instant::now() + silence);
+    let mut pace = Pace::new(silence);
     loop {
-        match timeout_at(deadline, answer.body.next()).await {
-            Err(_) => return Err(format!("only {} bytes came within {silence:?}", body.len() - begun)),
-            Ok(None) if whole.is_some_and(|whole| (body.len() as u64) < whole) => return Err("the answer ended early".into()),
-            Ok(None) => return Ok(()),
+        match pace.next(answer.body.next()).await? {
+            None if whole.is_some_and(|whole| (body.len() as u64) < whole) => return Err("the answer ended early".into()),
+            None => return Ok(()),
             // Whatever broke then, it was after the last byte.
-            Ok(Some(Err(_))) if whole == Some(body.len() as u64) => return Ok(()),
-            Ok(Some(Err(cause))) => return Err(cause),
+            Some(Err(_)) if whole == Some(body.len() as u64) => return Ok(()),
+            Some(Err(cause)) => return Err(cause),
             // One byte more than allowed is enough for the caller to see that it is too long.
-            Ok(Some(Ok(part))) if (body.len() + part.len()) as u64 > limit => {
+            Some(Ok(part)) if (body.len() + part.len()) as u64 > limit => {
                 let room = usize::try_from(limit + 1).unwrap_or(usize::MAX) - body.len();
                 body.extend_from_slice(&part[..part.len().min(room)]);
                 return Ok(());
             }
-            Ok(Some(Ok(part))) => body.extend_from_slice(&part),
-        }
-        if body.len() - begun >= PROGRESS_BYTES {
-            (begun, deadline) = (body.len(), Instant::now() + silence);
+            Some(Ok(part)) => {
+                body.extend_from_slice(&part);
+                pace.came(part.len());
+            }
         }
     }
 }
