@@ -112,12 +112,36 @@ async fn everything_comes_back_to_those_with_the_identity_and_nobody_else_learns
     tx.commit().await.unwrap();
     let verify = run(site.client("verify", vault.bucket.root().to_str().unwrap(), target.url()).arg("--database")).await;
     verify.error_with(5, &["moves has"]);
+    // Counts do not see these.
+    for (sql, words) in [
+        ("update public.blocks set parent_hash = 'x' where height = 40", ["names the one below", "1 do not"]),
+        ("update public.blocks set canonical = false where height = 50", ["no gap in the blocks", "1 blocks are missing"]),
+    ] {
+        sqlx::raw_sql(sql).execute(&restored).await.unwrap();
+        let mut verify = site.client("verify", vault.bucket.root().to_str().unwrap(), target.url());
+        run(verify.arg("--database")).await.error_with(5, &words);
+    }
     let target = database().await;
     run(&mut vault.restore(&site, target.url())).await.result();
     let again = run(&mut vault.restore(&site, target.url())).await.result();
     assert_eq!((&again["outcome"]["rows"], &again["proved"]), (&json!(0), &json!(true)), "nothing is left to do");
     let update = run(&mut site.client("update", &site.published(), target.url())).await;
     update.error_with(6, &["full profile"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_with_faults_comes_back_as_it_was_and_is_proved() {
+    let site = site_with_chain(300).await;
+    let vault = vault(&site).await;
+    let faults = "update public.blocks set canonical = false where height = 50; update public.blocks set parent_hash = 'x' where height = 70";
+    sqlx::raw_sql(faults).execute(&site.database.pool().await).await.unwrap();
+    let service = site.serve_with(&vault.env()).await;
+    cut(&service).await;
+    service.terminate().await;
+    let target = database().await;
+    let ran = run(&mut vault.restore(&site, target.url())).await;
+    assert!(ran.stdout.contains("no gap in the blocks") && ran.stdout.contains("but the 1 of the source"), "{}", ran.stdout);
+    assert_eq!(ran.result()["proved"], true);
 }
 
 /// Where stock `age` is installed it reads what is stored.

@@ -25,6 +25,10 @@ pub struct Tip {
     pub timestamp: i64,
     /// Its Bitcoin height.
     pub burn_block_height: i64,
+    /// Heights between, without a canonical block: nothing is refused for it, and a restore has as many.
+    pub gaps: i64,
+    /// Canonical blocks that name another parent than the one below.
+    pub broken_links: i64,
 }
 
 /// Begins the one transaction in which all is read, and exports what it sees, so that `pg_dump` sees the same.
@@ -93,8 +97,12 @@ pub async fn sequences(conn: &mut PgConnection) -> sqlx::Result<Vec<SequenceValu
 /// The database's.
 pub async fn tip(conn: &mut PgConnection) -> sqlx::Result<Option<Tip>> {
     sqlx::query_as(
-        "select (select min(height) from public.blocks) as first, height, hash, timestamp, burn_block_height
-         from public.blocks where canonical order by height desc limit 1",
+        "select first, height, hash, timestamp, burn_block_height, height - first + 1 - counted as gaps, broken_links
+         from public.blocks, (select min(height) as first, count(*) filter (where canonical) as counted from public.blocks) b,
+              (select count(*) as broken_links
+               from (select parent_hash, lag(hash) over (order by height) as below from public.blocks where canonical) l
+               where below <> parent_hash) c
+         where canonical order by height desc limit 1",
     )
     .fetch_optional(conn)
     .await

@@ -182,7 +182,7 @@ fn manifest(services: &Services, path: &SnapshotPath, row: &FullRow, copied: Cop
         schema,
         schema_version: None,
         producer: Producer { version: env!("CARGO_PKG_VERSION").into(), postgres },
-        audit: Audit::default(),
+        audit: Audit { gaps: tip.gaps.unsigned_abs(), broken_links: tip.broken_links.unsigned_abs(), ..Audit::default() },
         chunks,
         ranges: Vec::new(),
         sequences,

@@ -1,4 +1,5 @@
-//! The proof of a restored snapshot of the `full` profile: every row is there, and it ends at the same block.
+//! The proof of a restored snapshot of the `full` profile: every row is there, its blocks are one chain as far as the source's were, and it
+//! ends at the same block. Orphans are the foreign keys' matter, which the restore validates.
 //!
 //! Rows of tables that others wrote have no order of ours, so their digests are checked chunk by chunk as they are loaded; here
 //! they are counted. Rows that the restore itself took away (see `load::settle`) are in its ledger, and are counted as such.
@@ -31,6 +32,7 @@ pub(super) async fn everything(pool: &PgPool, manifest: &Manifest, selection: &S
         let expected = (manifest.block_height.cast_signed(), manifest.block_hash.clone());
         let found = if tip.as_ref() == Some(&expected) { Ok(()) } else { Err(format!("{tip:?}")) };
         report.expect(format!("the highest block is {} {}", expected.0, expected.1), found);
+        super::structure::links(pool, manifest, manifest.coverage, &mut report).await?;
     }
     Ok(report)
 }

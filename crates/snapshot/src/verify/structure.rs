@@ -49,19 +49,7 @@ async fn counts(pool: &PgPool, manifest: &Manifest, selection: &Selection, repor
 async fn chain(pool: &PgPool, manifest: &Manifest, selection: &Selection, report: &mut Report) -> sqlx::Result<()> {
     let wanted = selection.heights.unwrap_or(manifest.coverage);
     let range = Heights { from: wanted.from.max(manifest.coverage.from), to: wanted.to.min(manifest.coverage.to) };
-    let (blocks, broken): (i64, i64) = sqlx::query_as(
-        "select count(*), count(*) filter (where below <> parent_hash)
-         from (select parent_hash, lag(hash) over (order by height) as below from public.blocks where canonical and height between $1 and $2) b",
-    )
-    .bind(range.from.cast_signed())
-    .bind(range.to.cast_signed())
-    .fetch_one(pool)
-    .await?;
-    let missing = range.len().cast_signed() - blocks;
-    let found = if missing == 0 { Ok(()) } else { Err(format!("{missing} blocks are missing or not canonical")) };
-    report.expect(format!("no gap in the blocks {range}"), found);
-    let found = if broken == 0 { Ok(()) } else { Err(format!("{broken} do not")) };
-    report.expect("each block names the one below as its parent".into(), found);
+    links(pool, manifest, range, report).await?;
     if range.to < manifest.block_height {
         return Ok(());
     }
@@ -71,6 +59,27 @@ async fn chain(pool: &PgPool, manifest: &Manifest, selection: &Selection, report
         .await?;
     let found = if tip.as_ref() == Some(&manifest.block_hash) { Ok(()) } else { Err(format!("{tip:?}")) };
     report.expect(format!("block {} is {}", manifest.block_height, manifest.block_hash), found);
+    Ok(())
+}
+
+/// Gaps and parent links. A public snapshot has no fault in them; one of everything repeats those of its source.
+pub(super) async fn links(pool: &PgPool, manifest: &Manifest, range: Heights, report: &mut Report) -> sqlx::Result<()> {
+    let (blocks, broken): (i64, i64) = sqlx::query_as(
+        "select count(*), count(*) filter (where below <> parent_hash)
+         from (select parent_hash, lag(hash) over (order by height) as below from public.blocks where canonical and height between $1 and $2) b",
+    )
+    .bind(range.from.cast_signed())
+    .bind(range.to.cast_signed())
+    .fetch_one(pool)
+    .await?;
+    let missing = range.len().cast_signed() - blocks;
+    let but = |allowed: u64| if allowed > 0 { format!(", but the {allowed} of the source") } else { String::new() };
+    let (gaps, faults) = (manifest.audit.gaps, manifest.audit.broken_links);
+    let holds = missing <= gaps.cast_signed();
+    let found = if holds { Ok(()) } else { Err(format!("{missing} blocks are missing or not canonical")) };
+    report.expect(format!("no gap in the blocks {range}{}", but(gaps)), found);
+    let found = if broken.unsigned_abs() <= faults { Ok(()) } else { Err(format!("{broken} do not")) };
+    report.expect(format!("each block names the one below as its parent{}", but(faults)), found);
     Ok(())
 }
 
