@@ -51,7 +51,7 @@ pub(crate) struct RestoreArgs {
 }
 
 /// When every object is read before the first row.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum CheckFirst {
     Auto,
     Always,
@@ -119,7 +119,8 @@ fn options(args: &RestoreArgs, source: &Source, manifest: &Manifest) -> Options 
     Options {
         selection: Selection { heights: args.heights, tables: args.tables.clone() },
         fast: args.fast,
-        check_first: args.check_first.applies(source, manifest),
+        // A plan asks for objects and fetches none, unless it is told to.
+        check_first: args.check_first.applies(source, manifest) && (!args.dry_run || args.check_first == CheckFirst::Always),
         vacuum: !args.skip_vacuum,
         verify: !args.skip_verify,
         deep: args.deep,
@@ -130,12 +131,11 @@ fn options(args: &RestoreArgs, source: &Source, manifest: &Manifest) -> Options 
 
 async fn dry_run(pool: &PgPool, (source, opened): (&Source, &Opened), options: &Options, output: Output) -> anyhow::Result<()> {
     let mut assessment = load::assess(pool, opened, options).await.map_err(not_loaded)?;
-    assessment.refusals.extend(load::refused_extensions(pool, source, opened).await.map_err(not_loaded)?);
     let parts = options.selection.parts(&opened.manifest).map_err(not_loaded)?;
     let follow = Follow::new(output);
     let objects = load::look_for_objects(pool, source, opened, options, &follow).await;
     follow.finish();
-    let objects = objects.map_err(not_loaded);
+    let objects = objects.map(|refusals| assessment.refusals.extend(refusals)).map_err(not_loaded);
     let problem = objects.as_ref().err().map(|error| format!("{error:#}"));
     let (download, raw): (u64, u64) =
         parts.iter().fold((0, 0), |(download, raw), part| (download + part.chunk.bytes, raw + part.chunk.raw_bytes));

@@ -43,7 +43,7 @@ impl Definitions {
     }
 
     /// Extensions that the schema needs and this server cannot make for this role.
-    pub(super) async fn refused_extensions(&self, pool: &PgPool) -> sqlx::Result<Vec<Refusal>> {
+    pub(super) async fn refused_extensions(&self, pool: &PgPool) -> Result<Vec<Refusal>, LoadError> {
         let mut refusals = Vec::new();
         for extension in self.before.iter().filter(|entry| entry.is("EXTENSION")).filter_map(|entry| entry.tag.clone()) {
             let (there, there_to_make, may): (bool, bool, bool) = sqlx::query_as(
@@ -53,7 +53,8 @@ impl Definitions {
             )
             .bind(&extension)
             .fetch_one(pool)
-            .await?;
+            .await
+            .map_err(LoadError::at("look at the server's extensions"))?;
             let (why, help) = match (there, there_to_make, may) {
                 (true, ..) | (_, true, true) => continue,
                 (_, false, _) => {

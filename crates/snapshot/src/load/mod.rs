@@ -164,15 +164,6 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// What of the snapshot's schema the server behind `pool` cannot make, for a plan: [`restore`] looks itself.
-///
-/// # Errors
-/// [`LoadError::Fetch`] and [`LoadError::Toc`] of the schema object, [`LoadError::Database`].
-pub async fn refused_extensions(pool: &PgPool, source: &Source, opened: &Opened) -> Result<Vec<Refusal>, LoadError> {
-    let definitions = Definitions::fetch(source, &opened.manifest).await?;
-    definitions.refused_extensions(pool).await.map_err(LoadError::at("look at the server's extensions"))
-}
-
 /// Restores a snapshot into the database behind `pool` (see [`connect`]), or goes on with a restore that was interrupted.
 ///
 /// # Errors
@@ -196,7 +187,7 @@ pub async fn restore(
     let _lock = ledger::lock(pool).await?;
     let definitions = Definitions::fetch(source, &opened.manifest).await?;
     let mut refusals = assess(pool, opened, options).await?.refusals;
-    refusals.extend(definitions.refused_extensions(pool).await.map_err(LoadError::at("look at the server's extensions"))?);
+    refusals.extend(definitions.refused_extensions(pool).await?);
     if !refusals.is_empty() {
         return Err(LoadError::Refused(refusals));
     }
@@ -231,6 +222,7 @@ pub async fn restore(
 }
 
 /// Asks for every object that a restore would still need, without fetching more of them than the schema (with `check_first`, all).
+/// Returns the extensions that the server cannot make.
 ///
 /// # Errors
 /// [`LoadError::Fetch`], [`LoadError::Toc`]: the first object that is missing, of another size, or cannot be asked for.
@@ -240,9 +232,10 @@ pub async fn look_for_objects(
     opened: &Opened,
     options: &Options,
     watch: &dyn Watch,
-) -> Result<(), LoadError> {
-    Definitions::fetch(source, &opened.manifest).await?;
-    Job { pool, source, opened, options, watch }.objects_are_there().await
+) -> Result<Vec<Refusal>, LoadError> {
+    let definitions = Definitions::fetch(source, &opened.manifest).await?;
+    Job { pool, source, opened, options, watch, room: copy::Room::new() }.objects_are_there().await?;
+    definitions.refused_extensions(pool).await
 }
 
 impl Job<'_> {
