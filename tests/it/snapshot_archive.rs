@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use snapshot::key::Key;
 use snapshot::manifest::{Archive, Manifest};
 
-use crate::support::{ServiceProcess, Site, bare_command, run, site_with_chain};
+use crate::support::{ServiceProcess, Site, bare_command, cut_unpromoted, run, site_with_chain};
 
 fn stored(site: &Site, manifest: &Manifest) -> Option<Vec<u8>> {
     std::fs::read(site.objects().join(Key::Archive(manifest.path()).to_string())).ok()
@@ -105,5 +105,9 @@ async fn with_a_bucket_of_ones_own_the_first_archive_of_a_week_is_stored_and_the
     // A new week begins: its first archive is stored again.
     let pool = site.database.pool().await;
     sqlx::query("update snapshots.snapshot set created_at = created_at - interval '8 days'").execute(&pool).await.unwrap();
+    // Nor does one count that readers were never sent to.
+    let unpromoted = cut_unpromoted(&service, &pool).await;
+    assert_eq!(service.json(&format!("/snapshots/{unpromoted}")).await["archive"], json!("stored"));
     assert_eq!(service.cut().await.archive, Archive::Stored);
+    assert_eq!(service.cut().await.archive, Archive::OnRequest);
 }

@@ -7,7 +7,7 @@ use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 
 use crate::embedded_s3::client_for;
-use crate::support::{ServiceProcess, Site, cut, grow, growing_site, run};
+use crate::support::{ServiceProcess, Site, cut, cut_unpromoted, grow, growing_site, run};
 
 const KEEP_ONE: [&str; 8] = ["--keep-daily", "1", "--keep-weekly", "1", "--keep-monthly", "1", "--prune-grace-hours", "0"];
 
@@ -81,6 +81,24 @@ async fn old_snapshots_go_after_their_time_and_chunks_after_two_looks() {
         .await
         .unwrap();
     assert_eq!(lines, ["snapshot.pin", "snapshot.unpin"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_never_promoted_takes_no_place_and_goes_once_a_newer_one_is_promoted() {
+    let site = growing_site(400, 249).await.with_flags(&KEEP_ONE);
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, _) = cut(&service, &pool, json!({})).await;
+    let (second, third) = (cut_unpromoted(&service, &pool).await, cut_unpromoted(&service, &pool).await);
+    let report = prune(&service).await;
+    let all = json!([third, second, first.snapshot_id]);
+    assert_eq!((&report["kept"], &report["expired"]), (&all, &json!([])), "somebody may still prove them: {report:#}");
+
+    let (fourth, _) = cut(&service, &pool, json!({})).await;
+    command(&site, &service, &["pin", &second, "--reason", "somebody looks at it"]).await;
+    let report = prune(&service).await;
+    assert_eq!(report["kept"], json!([fourth.snapshot_id, second]), "{report:#}");
+    assert_eq!(report["expired"], json!([third, first.snapshot_id]), "{report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

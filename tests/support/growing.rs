@@ -8,6 +8,7 @@ use snapshot::manifest::Manifest;
 use snapshot::verify::{self, Subject};
 use sqlx::PgPool;
 
+use super::hold::Hold;
 use super::service::{ServiceProcess, Site, site};
 use super::wait::wait_until;
 
@@ -62,6 +63,19 @@ pub(crate) async fn cut(service: &ServiceProcess, pool: &PgPool, params: Value) 
     let sql = "select data from snapshots.event where run_id = $1::uuid and kind = 'snapshot.reuse'";
     let reuse: Option<Value> = sqlx::query_scalar(sql).bind(&run).fetch_optional(pool).await.unwrap();
     (Manifest::from_bytes(&bytes).unwrap(), reuse.unwrap_or_default())
+}
+
+/// Cuts a snapshot that is published and never promoted, as where its drill could not be made; its id.
+pub(crate) async fn cut_unpromoted(service: &ServiceProcess, pool: &PgPool) -> String {
+    let hold = Hold::on_success(pool, "publish").await;
+    let run = service.start_run().await;
+    hold.reached().await;
+    assert_eq!(service.post(&format!("/runs/{run}/cancel")).await.status(), 202);
+    hold.release().await;
+    let ended = service.ended(&run).await;
+    assert_eq!(ended["state"], "cancelled", "{ended:#}");
+    let sql = "select id from snapshots.snapshot where run_id = $1::uuid and state = 'published' and promoted_at is null";
+    sqlx::query_scalar(sql).bind(&run).fetch_one(pool).await.unwrap()
 }
 
 /// File names of chunks of `now` that `before` has not, by content.

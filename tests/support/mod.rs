@@ -32,7 +32,9 @@ pub(crate) use exposition::Exposition;
 pub(crate) use fault_proxy::{Asked, Fault, FaultProxy};
 pub(crate) use files::{pg_bin, psql_file, shared_data};
 pub(crate) use flaky::FlakyServer;
-pub(crate) use growing::{changed, counted, cut, equals_source, grow, growing_site, names, repair, until_counted};
+pub(crate) use growing::{
+    changed, counted, cut, cut_unpromoted, equals_source, grow, growing_site, names, repair, until_counted,
+};
 pub(crate) use hold::Hold;
 pub(crate) use home::{Home, home};
 pub(crate) use ledger::{attempts_of, latest, ledger_is_true, one_whole_snapshot, whole};

@@ -152,13 +152,15 @@ pub async fn mark_published(db: impl PgExecutor<'_>, manifest: &Manifest, manife
     Ok(())
 }
 
-/// The published snapshot of this ISO week whose archive is stored, if any.
+/// The snapshot of this ISO week whose archive is stored, if any: one that readers were sent to, since what nobody could prove is
+/// nobody's archive of the week.
 ///
 /// # Errors
 /// The database's.
 pub async fn archive_of_week(db: impl PgExecutor<'_>, network: &str, now: DateTime<Utc>) -> sqlx::Result<Option<String>> {
     let sql = "select id from snapshots.snapshot
-               where network = $1 and state = 'published' and archive = 'stored' and coalesce((drill ->> 'proved')::bool, true)
+               where network = $1 and state = 'published' and promoted_at is not null and archive = 'stored'
+                 and coalesce((drill ->> 'proved')::bool, true)
                  and date_trunc('week', created_at at time zone 'utc') = date_trunc('week', $2 at time zone 'utc') limit 1";
     sqlx::query_scalar(sql).bind(network).bind(now).fetch_optional(db).await
 }

@@ -17,7 +17,7 @@ pub(super) async fn expire(services: &Services, network: &str, pruned: &mut Prun
     let published = full_catalog::published(&services.control, network).await.map_err(classify)?;
     let candidate = |(id, created_at): (String, _)| {
         let held = latest.as_ref() == Some(&id);
-        Candidate { id, created_at, held, retracted: false, stored: true }
+        Candidate { id, created_at, held, retracted: false, promoted: true, stored: true }
     };
     let candidates: Vec<Candidate> = published.into_iter().map(candidate).collect();
     let kept = policy::kept(&candidates, services.settings.keep);

@@ -1,5 +1,7 @@
 //! Which snapshots stay: one of each of so many days, weeks and months, what is pinned, and what `latest` names. A day is stood for by
 //! its newest; a week and a month by the newest whose archive is stored, since the others' exist only while the service answers.
+//! Invariant: what was never promoted stands for nothing, however many nights in a row nobody could prove what was cut. It stays while
+//! nothing newer was promoted, since an operator may still prove and publish it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -25,6 +27,8 @@ pub(super) struct Candidate {
     pub(super) held: bool,
     /// Taken back or disproved: it does not stand for its day.
     pub(super) retracted: bool,
+    /// `latest` once pointed at it.
+    pub(super) promoted: bool,
     /// Its archive is in the bucket.
     pub(super) stored: bool,
 }
@@ -35,6 +39,9 @@ pub(super) fn kept(snapshots: &[Candidate], keep: Keep) -> HashSet<String> {
     newest.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.created_at));
     let mut kept: HashSet<String> =
         snapshots.iter().filter(|snapshot| snapshot.held).map(|snapshot| snapshot.id.clone()).collect();
+    let unpromoted = newest.iter().take_while(|snapshot| !snapshot.promoted);
+    kept.extend(unpromoted.map(|snapshot| snapshot.id.clone()));
+    newest.retain(|snapshot| snapshot.promoted);
     let day = |at: DateTime<Utc>| (at.year(), at.ordinal());
     let week = |at: DateTime<Utc>| (at.iso_week().year(), at.iso_week().week());
     let month = |at: DateTime<Utc>| (at.year(), at.month());
@@ -63,7 +70,7 @@ mod tests {
 
     fn candidate(id: &str, at: &str) -> Candidate {
         let created_at = format!("{at}T02:00:00Z").parse().unwrap();
-        Candidate { id: id.into(), created_at, held: false, retracted: false, stored: true }
+        Candidate { id: id.into(), created_at, held: false, retracted: false, promoted: true, stored: true }
     }
 
     /// A snapshot a day, newest first.
@@ -125,5 +132,18 @@ mod tests {
         all[0].retracted = true;
         let kept = kept(&all, KEEP);
         assert!(kept.contains(&all[399].id) && !kept.contains(&all[0].id) && kept.contains(&all[7].id));
+    }
+
+    #[test]
+    fn what_was_never_promoted_takes_no_place_and_stays_while_nothing_newer_was_promoted() {
+        let mut all = days(12);
+        // Ten nights in a row nobody could prove what was cut, but for one in the middle.
+        for one in all[..10].iter_mut() {
+            one.promoted = false;
+        }
+        all[4].promoted = true;
+        let kept = kept(&all, Keep { daily: 3, weekly: 0, monthly: 0 });
+        let expected = [0, 1, 2, 3, 4, 10, 11].map(|n: usize| all[n].id.clone());
+        assert_eq!(kept, expected.into());
     }
 }

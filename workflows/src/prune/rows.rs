@@ -32,14 +32,14 @@ pub(super) async fn candidates(
     grace: Duration,
 ) -> sqlx::Result<Vec<Candidate>> {
     let sql = "select id, created_at, pin_reason is not null or disproved and drilled_at > now() - make_interval(secs => $2),
-                      state = 'retracted' or disproved, archive = 'stored'
+                      state = 'retracted' or disproved, promoted_at is not null, archive = 'stored'
                from snapshots.snapshot, lateral (select coalesce(not (drill ->> 'proved')::bool, false) as disproved) d
                where network = $1 and state in ('published', 'retracted') order by created_at desc";
-    let rows: Vec<(String, DateTime<Utc>, bool, bool, bool)> =
+    let rows: Vec<(String, DateTime<Utc>, bool, bool, bool, bool)> =
         sqlx::query_as(sql).bind(network).bind(grace.as_secs_f64()).fetch_all(db).await?;
-    let candidate = |(id, created_at, pinned, retracted, stored): (String, _, bool, bool, bool)| {
+    let candidate = |(id, created_at, pinned, retracted, promoted, stored): (String, _, bool, bool, bool, bool)| {
         let held = pinned || latest == Some(&id);
-        Candidate { id, created_at, held, retracted, stored }
+        Candidate { id, created_at, held, retracted, promoted, stored }
     };
     Ok(rows.into_iter().map(candidate).collect())
 }
