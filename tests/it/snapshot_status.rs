@@ -65,6 +65,12 @@ async fn the_state_of_the_snapshots_is_the_worst_that_holds() {
     assert_eq!(service.ended(&cancelled).await["state"], "cancelled");
     assert_eq!(state(&service).await["state"], "failed-audit", "nor does one that was cancelled");
     assert_eq!(service.post("/queues/io/resume").await.status(), 200);
+    let pointer = site.objects().join(Key::Latest("mainnet".into()).to_string());
+    let good = std::fs::read(&pointer).unwrap();
+    std::fs::write(&pointer, "the bucket is ill").unwrap();
+    service.cut_refused().await;
+    std::fs::write(&pointer, good).unwrap();
+    assert_eq!(state(&service).await["state"], "failed-audit", "nor does one that failed before it looked at the chain");
     repair(&pool, "n_tup_upd", &["update public.blocks set canonical = true where height between 100 and 102"]).await;
     cut(&service, &pool, json!({})).await;
     let (object, shown) = (object().await, service.json("/status").await);

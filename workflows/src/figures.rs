@@ -67,7 +67,7 @@ pub fn describe_metrics() {
     describe_gauge!(DRILLED_AGE, Unit::Seconds, "Age of the snapshot that was restored last, when its drill ended.");
     describe_gauge!(SIZE, Unit::Bytes, "Size of the archive of the newest snapshot.");
     describe_gauge!(CHANGED_RANGES, "Ranges of published history that differ from the database or the bucket.");
-    describe_gauge!(AUDIT_FAILED, "1 if the newest snapshot run that ended refused the chain, else 0.");
+    describe_gauge!(AUDIT_FAILED, "1 if the newest snapshot run that looked at the chain refused it, else 0.");
     describe_gauge!(HEIGHT, "Highest indexed block.");
     describe_gauge!(TIP_LAG, "Blocks that the node has shown and that are not indexed without a gap yet.");
     describe_gauge!(GAP, "Blocks between the highest indexed one and the highest below which none is missing.");

@@ -106,25 +106,21 @@ pub(super) async fn last_run(db: impl PgExecutor<'_>, network: &str) -> sqlx::Re
     sqlx::query_as(sql).bind(crate::snapshot::NAME).bind(network).fetch_optional(db).await
 }
 
-/// Why the newest run that ended refused the chain, if it did. A run in its last step, which is the one that moves `latest` and
-/// then writes the state, has accepted the chain already; one that was cancelled says nothing.
+/// Why the newest run that looked at the chain refused it, if it did. A run that ended before it looked, as where the bucket did not
+/// answer, judges nothing; one whose `plan` succeeded has accepted the chain, however it went on.
 pub(crate) async fn audit_problem(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Option<String>> {
-    let sql = "with judged as (
-                   select r.id, r.state from snapshots.run r
-                   where r.workflow = $1 and r.unique_key = $2
-                     and (r.state in ('succeeded', 'failed')
-                          or exists (select from snapshots.step s
-                                     where s.run_id = r.id and s.name = 'promote' and s.started_at is not null))
-                   order by coalesce(r.done_at, now()) desc limit 1
-               )
-               select e.data ->> 'problem' from judged join snapshots.event e on e.run_id = judged.id
-               where judged.state = 'failed' and e.kind = $3 order by e.id desc limit 1";
+    let sql = "select refusal.data ->> 'problem' from snapshots.run r
+               join snapshots.step s on s.run_id = r.id and s.name = 'plan'
+               left join lateral (select e.at, e.data from snapshots.event e where e.run_id = r.id and e.kind = $3
+                                  order by e.id desc limit 1) refusal on s.state <> 'succeeded'
+               where r.workflow = $1 and r.unique_key = $2 and (s.state = 'succeeded' or refusal.at is not null)
+               order by case when s.state = 'succeeded' then s.done_at else refusal.at end desc limit 1";
     let query = sqlx::query_scalar(sql).bind(crate::snapshot::NAME).bind(network).bind(crate::snapshot::AUDIT_FAILED);
     let found: Option<Option<String>> = query.fetch_optional(db).await?;
     Ok(found.flatten())
 }
 
-/// Ranges that scrubbing marked and no snapshot has cut anew yet.
+/// Ranges that scrubbing marked, and that no promoted snapshot has cut anew yet.
 pub(crate) async fn changed_ranges(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<u64> {
     let sql = "select count(*) from snapshots.dirty_range where network = $1";
     let count: i64 = sqlx::query_scalar(sql).bind(network).fetch_one(db).await?;

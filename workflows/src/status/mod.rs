@@ -36,7 +36,7 @@ pub const NAME: &str = "status";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// The newest run that ended refused the chain, scrubbing found history that differs from what was published, or a published
+    /// The newest run that looked at the chain refused it, scrubbing found history that differs from what was published, or a published
     /// snapshot did not restore to what its manifest says.
     FailedAudit,
     /// The indexed chain has gaps, so the next snapshot will be refused.
@@ -85,7 +85,7 @@ pub struct Freshness {
     pub drill: DrillFigures,
     /// The indexed chain.
     pub chain: ChainFigures,
-    /// Why the newest run that ended refused the chain, if it did.
+    /// Why the newest run that looked at the chain refused it, if it did.
     pub audit_problem: Option<String>,
     /// Ranges of published history that differ from the database or the bucket, and wait for the next snapshot.
     pub changed_ranges: u64,
