@@ -16,6 +16,7 @@ impl From<BadParams> for Problem {
     fn from(error: BadParams) -> Self {
         match error {
             BadParams::Database(source) => Self::of_database("the indexed database does not answer", &source),
+            BadParams::Bucket(source) => source.into(),
             other => of_params(&other),
         }
     }
@@ -26,6 +27,8 @@ fn of_params(error: &BadParams) -> Problem {
         BadParams::UnknownWorkflow { .. } => Problem::not_found("WORKFLOW_NOT_FOUND", error.to_string()),
         BadParams::Params { .. } => unfit(error.to_string()),
         BadParams::Nothing { .. } => conflict("NOTHING_TO_DO", error),
+        BadParams::Idle { .. } => conflict("NOTHING_CHANGES", error),
+        BadParams::Bucket(source) => Problem::unavailable("the bucket does not answer", source),
         BadParams::Database(source) => Problem::of_database("the indexed database does not answer", source),
     }
 }

@@ -26,6 +26,13 @@ async fn latest(site: &Site, service: &ServiceProcess) -> Option<String> {
     named
 }
 
+/// The snapshot that the bucket's `status.json` names.
+fn in_status(site: &Site) -> String {
+    let object = std::fs::read(site.objects().join(Key::Status("mainnet".into()).to_string())).unwrap();
+    let status: Value = serde_json::from_slice(&object).unwrap();
+    status["snapshot"]["id"].as_str().unwrap_or_default().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_is_taken_back_and_published_again_with_a_reason() {
     let site = growing_site(300, 249).await;
@@ -48,13 +55,21 @@ async fn a_snapshot_is_taken_back_and_published_again_with_a_reason() {
     assert_eq!(service.json("/snapshots").await["data"].as_array().unwrap().len(), 1);
     let said: Value = serde_json::from_slice(&std::fs::read(&notice).unwrap()).unwrap();
     assert_eq!((&said["id"], &said["reason"]), (&json!(two), &json!("wrong rows at 280")));
+    assert_eq!(in_status(&site), *one, "status.json names what readers are sent to");
 
     command(&site, &service, &["publish", two, "--reason", "it was right"]).await.result();
     assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
     assert!(!notice.exists());
-    command(&site, &service, &["publish", one, "--reason", "no way back"]).await.result();
+    assert_eq!(in_status(&site), *two);
+    command(&site, &service, &["publish", one, "--reason", "no way back"]).await.error_with(6, &[two, "--back"]);
+    command(&site, &service, &["publish", two, "--reason", "once more"]).await.error_with(6, &[two, "already"]);
     assert_eq!(latest(&site, &service).await.as_deref(), Some(two), "never backwards");
-    command(&site, &service, &["publish", one, "--reason", "back", "--back"]).await.result();
+    command(&site, &service, &["retract", one, "--reason", "a doubt"]).await.result();
+    let listed = command(&site, &service, &["publish", one, "--reason", "no doubt"]).await.result();
+    assert_eq!((&listed["id"], &listed["latest"]), (&json!(one), &json!(two)), "listed again, and `latest` stays");
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
+    let moved = command(&site, &service, &["publish", one, "--reason", "back", "--back"]).await.result();
+    assert_eq!(moved["latest"], json!(one));
     assert_eq!(latest(&site, &service).await.as_deref(), Some(one));
     let acts: Vec<(String, String)> =
         sqlx::query_as("select act, actor from snapshots.audit_log where act like 'snapshot.%' order by id")
@@ -62,8 +77,8 @@ async fn a_snapshot_is_taken_back_and_published_again_with_a_reason() {
             .await
             .unwrap();
     let act = |act: &str| (act.to_owned(), "local".to_owned());
-    let publish = || act("snapshot.publish");
-    assert_eq!(acts, [act("snapshot.retract"), publish(), publish(), publish()]);
+    let (retract, publish) = (|| act("snapshot.retract"), || act("snapshot.publish"));
+    assert_eq!(acts, [retract(), publish(), retract(), publish(), publish()], "what was refused was not done");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +106,36 @@ async fn nobody_is_sent_to_a_snapshot_of_which_an_object_is_missing_or_cut_short
     std::fs::write(&archive, bytes).unwrap();
     command(&site, &service, &["publish", two, "--reason", "again"]).await.result();
     assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_to_a_snapshot_whose_schema_checksum_or_signature_readers_would_refuse() {
+    let site = growing_site(300, 249).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, _) = cut(&service, &pool, json!({})).await;
+    grow(&pool, 299).await;
+    let (second, _) = cut(&service, &pool, json!({})).await;
+    let (one, two) = (first.snapshot_id.as_str(), second.snapshot_id.as_str());
+    // The second's schema may be the same object, so what is cut short is put back each time.
+    let (sums, manifest) = (Key::Checksum(first.path()), Key::Manifest(first.path()));
+    let read_by_all = [Key::Chunk(first.schema.sha256.clone()), sums.clone()];
+    let signatures = [sums.signature(), manifest.signature(), Key::Pointer(first.path()).signature()];
+    for key in read_by_all.iter().chain(&signatures) {
+        let path = site.objects().join(key.to_string());
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let back = async || command(&site, &service, &["publish", one, "--reason", "back", "--back"]).await;
+        back().await.error_with(1, &[&key.to_string(), "is missing"]);
+        if read_by_all.contains(key) {
+            std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+            back().await.error_with(1, &[&key.to_string()]);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
+    }
+    command(&site, &service, &["publish", one, "--reason", "back", "--back"]).await.result();
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(one));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 use sqlx::PgPool;
 
-use crate::support::{Site, changed, cut, equals_source, growing_site, names, repair};
+use crate::support::{Hold, Site, changed, cut, cut_unpromoted, equals_source, growing_site, names, repair};
 
 /// Lines that scrubbing wrote about differences.
 async fn alarms(pool: &PgPool) -> Vec<String> {
@@ -98,4 +98,35 @@ async fn a_rotten_object_is_found_replaced_and_history_shrinks_with_the_same_row
     std::fs::remove_file(smaller).unwrap();
     let (fifth, _) = cut(&service, &pool, json!({ "full": true })).await;
     assert_eq!(changed(&second, &fifth).len(), 2, "a smaller object that is lost is not referred to");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_goes_once_readers_are_sent_to_what_was_cut_anew_and_one_made_meanwhile_stays() {
+    let site = growing_site(5_100, 5_099).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    cut(&service, &pool, json!({})).await;
+    let mark = async |low: i64, high: i64| {
+        let sql = "insert into snapshots.dirty_range (network, low, high, reason) values ('mainnet', $1, $2, 'a scrub')
+                   on conflict (network, low, high) do update set marked_at = now()";
+        sqlx::query(sql).bind(low).bind(high).execute(&pool).await.unwrap();
+    };
+    let shown = async || {
+        let found = service.json("/status").await["snapshots"][0].clone();
+        (found["state"].clone(), found["changedRanges"].clone())
+    };
+    mark(0, 4_999).await;
+    cut_unpromoted(&service, &pool).await;
+    assert_eq!(shown().await, (json!("failed-audit"), json!(1)), "`latest` still has what was found wrong");
+
+    let hold = Hold::on_success(&pool, "publish").await;
+    let run = service.start_run().await;
+    hold.reached().await;
+    mark(5_000, 5_099).await;
+    hold.release().await;
+    assert_eq!(service.ended(&run).await["state"], "succeeded");
+    assert_eq!(shown().await, (json!("failed-audit"), json!(1)), "the first mark is gone, the second was made since");
+    let (_, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!(reuse["reused"], json!(1), "{reuse}");
+    assert_eq!(shown().await, (json!("fresh"), json!(0)));
 }

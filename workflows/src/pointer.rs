@@ -7,6 +7,7 @@ use bytes::Bytes;
 use engine::StepError;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use snapshot::key::{Key, SnapshotPath};
 use snapshot::manifest::{Archive, Manifest, Pointer, Pointers};
 use snapshot::store::{Store, StoreError};
@@ -19,42 +20,97 @@ use crate::step_error::classify;
 /// Questions to the bucket under way at once.
 const PARALLEL_HEADS: usize = 32;
 
-/// Reads the manifest back and makes sure that all it names is there, before anybody is sent to it.
-pub(crate) async fn complete(services: &Services, snapshot: &Reference) -> Result<Manifest, StepError> {
-    examine(services, snapshot).await?.map_err(|problem| StepError::fail(std::io::Error::other(problem)))
+/// Which signatures readers ask for before they believe a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signed {
+    /// None: the service had no key.
+    Not,
+    /// Those of the manifest and of the checksum; the pointer is not written yet.
+    Objects,
+    /// The pointer's too.
+    All,
+}
+
+impl Signed {
+    /// Of a snapshot whose pointer names a signature, or none.
+    pub(crate) fn with_pointer(signed: bool) -> Self {
+        if signed { Self::All } else { Self::Not }
+    }
+
+    fn keys(self, path: &SnapshotPath) -> Vec<Key> {
+        let objects = [Key::Manifest(path.clone()), Key::Checksum(path.clone()), Key::Pointer(path.clone())];
+        let count = match self {
+            Self::Not => 0,
+            Self::Objects => 2,
+            Self::All => 3,
+        };
+        objects[..count].iter().map(Key::signature).collect()
+    }
+}
+
+/// Reads the manifest back and makes sure that all it names, and all that readers check it by, is there, before anybody is sent to it.
+pub(crate) async fn complete(services: &Services, snapshot: &Reference, signed: Signed) -> Result<Manifest, StepError> {
+    examine(services, snapshot, signed).await?.map_err(|problem| StepError::fail(std::io::Error::other(problem)))
 }
 
 /// Looks whether a snapshot is whole: its manifest, or what is wrong with it. An error only says that nobody could look.
-async fn examine(services: &Services, snapshot: &Reference) -> Result<Result<Manifest, String>, StepError> {
+async fn examine(services: &Services, snapshot: &Reference, signed: Signed) -> Result<Result<Manifest, String>, StepError> {
     let Some(manifest) = snapshot.find(services).await? else { return Ok(Err(snapshot.gone())) };
     if (&manifest.network, &manifest.snapshot_id) != (&snapshot.network, &snapshot.id) {
         let named = format!("{}/{}", manifest.network, manifest.snapshot_id);
         return Ok(Err(format!("the manifest of {}/{} says that it is {named}", snapshot.network, snapshot.id)));
     }
-    Ok(lacking(services, &manifest).await?.map_or(Ok(manifest), Err))
+    let what = match lacking(services, &manifest).await? {
+        None => unsigned(services, &manifest.path(), signed).await?,
+        lacking => lacking,
+    };
+    Ok(what.map_or(Ok(manifest), Err))
 }
 
-/// What of all that a manifest names is missing or of another size.
+/// What of all that a manifest names, and of what is checked by it, is missing or not what it says.
 pub(crate) async fn lacking(services: &Services, manifest: &Manifest) -> Result<Option<String>, StepError> {
-    let schema = (Key::Chunk(manifest.schema.sha256.clone()), None);
-    let chunks = manifest.chunks.iter().map(|chunk| (Key::Chunk(chunk.sha256.clone()), Some(chunk.bytes)));
-    let archive = (Key::Archive(manifest.path()), Some(manifest.size_bytes));
-    let objects = chunks.chain([schema]).chain((manifest.archive == Archive::Stored).then_some(archive));
+    let chunks = manifest.chunks.iter().map(|chunk| (Key::Chunk(chunk.sha256.clone()), chunk.bytes));
+    let archive = (Key::Archive(manifest.path()), manifest.size_bytes);
+    let objects = chunks.chain((manifest.archive == Archive::Stored).then_some(archive));
     let store = &services.store;
     let questions: Vec<_> = objects.map(|(key, bytes)| problem(store.clone(), key, bytes).boxed()).collect();
-    let problems: Vec<Option<String>> = stream::iter(questions).buffer_unordered(PARALLEL_HEADS).try_collect().await?;
+    let mut problems: Vec<Option<String>> = stream::iter(questions).buffer_unordered(PARALLEL_HEADS).try_collect().await?;
+    // Small, and no restore begins without them: read, since the manifest does not say their sizes.
+    let sha256 = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    let schema = Key::Chunk(manifest.schema.sha256.clone());
+    problems.push(differs(store, schema, |bytes| sha256(bytes) == manifest.schema.sha256).await?);
+    let line = manifest.path().checksum_line(&manifest.checksum);
+    problems.push(differs(store, Key::Checksum(manifest.path()), |bytes| bytes == line.as_bytes()).await?);
     let problems: Vec<String> = problems.into_iter().flatten().collect();
     let shown = problems.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
     let what = || format!("{} objects of {} are not as its manifest says: {shown}", problems.len(), manifest.snapshot_id);
     Ok((!problems.is_empty()).then(what))
 }
 
-async fn problem(store: Store, key: Key, bytes: Option<u64>) -> Result<Option<String>, StepError> {
-    Ok(match (store.head(&key).await.map_err(classify)?, bytes) {
-        (None, _) => Some(format!("{key} is missing")),
-        (Some(meta), Some(bytes)) if meta.bytes != bytes => Some(format!("{key} has {} bytes instead of {bytes}", meta.bytes)),
-        _ => None,
+async fn problem(store: Store, key: Key, bytes: u64) -> Result<Option<String>, StepError> {
+    Ok(match store.head(&key).await.map_err(classify)? {
+        None => Some(format!("{key} is missing")),
+        Some(meta) if meta.bytes != bytes => Some(format!("{key} has {} bytes instead of {bytes}", meta.bytes)),
+        Some(_) => None,
     })
+}
+
+async fn differs(store: &Store, key: Key, is_right: impl Fn(&[u8]) -> bool) -> Result<Option<String>, StepError> {
+    Ok(match store.get(&key).await.map_err(classify)? {
+        None => Some(format!("{key} is missing")),
+        Some((bytes, _)) if is_right(&bytes) => None,
+        Some(_) => Some(format!("{key} is damaged")),
+    })
+}
+
+/// The first signature that readers would look for in vain.
+async fn unsigned(services: &Services, path: &SnapshotPath, signed: Signed) -> Result<Option<String>, StepError> {
+    for key in signed.keys(path) {
+        if services.store.head(&key).await.map_err(classify)?.is_none_or(|meta| meta.bytes == 0) {
+            return Ok(Some(format!("{key} is missing, so no reader would believe the snapshot")));
+        }
+    }
+    Ok(None)
 }
 
 /// Before a pointer that changed while it was looked at is looked at again.
@@ -129,7 +185,8 @@ pub(crate) async fn leave(services: &Services, network: &str, withdrawn: &str) -
             left.passed_over.push((row.id, "its pointer is not in the bucket".into()));
             continue;
         };
-        if let Err(problem) = examine(services, &candidate).await? {
+        let signed = Signed::with_pointer(older.signature.is_some());
+        if let Err(problem) = examine(services, &candidate, signed).await? {
             left.passed_over.push((row.id, problem));
             continue;
         }

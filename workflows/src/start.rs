@@ -5,6 +5,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use snapshot::store::StoreError;
 
 use crate::services::Services;
 
@@ -35,6 +36,17 @@ pub enum BadParams {
         /// What is missing.
         problem: String,
     },
+    /// Everything would stay as it is.
+    #[error("workflow `{workflow}` would change nothing: {problem}")]
+    Idle {
+        /// The workflow.
+        workflow: &'static str,
+        /// How things are, and what would change them.
+        problem: String,
+    },
+    /// The bucket cannot be asked.
+    #[error("the bucket does not answer")]
+    Bucket(#[from] StoreError),
     /// The indexed database cannot be asked.
     #[error("the indexed database does not answer")]
     Database(#[from] sqlx::Error),
@@ -73,7 +85,7 @@ pub fn preparing(services: Services) -> Prepare {
         let services = services.clone();
         async move {
             prepare(&services, &name, params).await.map_err(|error| match error {
-                BadParams::Database(_) => PrepareError::Unavailable(error.into()),
+                BadParams::Database(_) | BadParams::Bucket(_) => PrepareError::Unavailable(error.into()),
                 error => PrepareError::Refused(error.into()),
             })
         }

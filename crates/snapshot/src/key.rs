@@ -71,6 +71,12 @@ impl SnapshotPath {
     pub fn archive_name(&self) -> String {
         format!("snapshot-{}.tar.zst", self.id)
     }
+
+    /// Content of [`Key::Checksum`] for an archive of this checksum (`sha256:` + hex digest): what `sha256sum -c` takes beside it.
+    #[must_use]
+    pub fn checksum_line(&self, checksum: &str) -> String {
+        format!("{}  {}\n", checksum.strip_prefix("sha256:").unwrap_or(checksum), self.archive_name())
+    }
 }
 
 impl fmt::Display for SnapshotPath {

@@ -178,7 +178,7 @@ async fn checked(response: Response) -> Result<Response, Failure> {
     let path = response.url().path().to_owned();
     let problem: Value = response.json().await.unwrap_or_default();
     let exit = match status {
-        StatusCode::CONFLICT if problem["code"] == "NOTHING_TO_DO" => Exit::Refused,
+        StatusCode::CONFLICT if matches!(problem["code"].as_str(), Some("NOTHING_TO_DO" | "NOTHING_CHANGES")) => Exit::Refused,
         StatusCode::NOT_FOUND => Exit::NotFound,
         StatusCode::CONFLICT => Exit::Conflict,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Exit::Auth,
@@ -189,7 +189,9 @@ async fn checked(response: Response) -> Result<Response, Failure> {
     };
     let detail = problem["detail"].as_str().map_or_else(|| format!("{path} answered {status}"), str::to_owned);
     let failure = Failure::new(exit, detail);
-    Err(match hint(exit) {
+    let idle = (problem["code"] == "NOTHING_CHANGES")
+        .then_some("`snapshots list` shows what is published; only `snapshots publish --back` moves `latest` backwards");
+    Err(match idle.or_else(|| hint(exit)) {
         Some(hint) => failure.hint(hint),
         None => failure,
     })

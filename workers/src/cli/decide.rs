@@ -51,10 +51,24 @@ async fn decide(args: DecideArgs, verb: &str, back: bool, output: Output) -> any
     let body = json!({ "reason": args.reason, "back": back });
     let started = client.start(&path(&args.one, verb), &body).await?;
     let run = started["runId"].as_str().unwrap_or_default().to_owned();
-    follow(&client, &run, output).await?;
-    let done = if verb == "retract" { "was taken back" } else { "is published" };
-    output.result(&format!("{} {done}", args.one.id), &json!({ "runId": run, "id": args.one.id }));
+    let ended = follow(&client, &run, output).await?;
+    let latest = ended["result"]["latest"].as_str();
+    let result = json!({ "runId": run, "id": args.one.id, "latest": latest });
+    output.result(&outcome(&args.one.id, verb, latest), &result);
     Ok(())
+}
+
+/// What was done, and what readers are sent to since.
+fn outcome(id: &str, verb: &str, latest: Option<&str>) -> String {
+    match (verb, latest) {
+        ("publish", Some(latest)) if latest == id => format!("{id} is published, and `latest` points at it"),
+        ("publish", Some(latest)) => {
+            format!("{id} is listed again; `latest` stays at {latest}, which is newer (--back moves it backwards)")
+        }
+        ("publish", None) => format!("{id} is published"),
+        (_, Some(latest)) => format!("{id} was taken back; `latest` points at {latest}"),
+        (_, None) => format!("{id} was taken back, and no snapshot is left that `latest` could point at"),
+    }
 }
 
 pub(crate) async fn pin(args: DecideArgs, output: Output) -> anyhow::Result<()> {

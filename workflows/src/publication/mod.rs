@@ -12,8 +12,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use snapshot::key::Key;
+use snapshot::manifest::Pointer;
 
-use crate::catalog;
+use crate::catalog::{self, SnapshotRow};
 use crate::services::Services;
 use crate::start::{BadParams, read};
 
@@ -73,14 +75,37 @@ fn start<'a>(services: &'a Services, workflow: &'static str, params: Value) -> B
             return Err(wrong("reason is empty: say why, readers and operators will ask".into()));
         }
         let found = catalog::known(&services.control, decision.network.as_deref(), &decision.id).await?;
-        let network = match found.as_slice() {
-            [one] => one.network.clone(),
+        let row = match found.as_slice() {
+            [one] => one,
             [] => return Err(wrong(format!("there is no published or retracted snapshot {}", decision.id))),
             _ => return Err(wrong(format!("several networks have a snapshot {}: add network", decision.id))),
         };
+        if workflow == PUBLISH {
+            refuse_idle(services, row, &decision).await?;
+        }
+        let network = row.network.clone();
         decision.network = Some(network.clone());
         let params = serde_json::to_value(decision).map_err(|error| wrong(error.to_string()))?;
         Ok(StartRun::new(workflow, params).unique(network))
     }
     .boxed()
+}
+
+/// Refuses a publication after which everything would be as it is: whoever asks for one means something else.
+async fn refuse_idle(services: &Services, row: &SnapshotRow, decision: &Decision) -> Result<(), BadParams> {
+    let retracted = catalog::retraction(&services.control, Some(&row.network), &row.id).await?.is_some();
+    let found = services.store.get(&Key::Latest(row.network.clone())).await?;
+    let latest: Option<Pointer> = found.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
+    let Some(latest) = latest.filter(|_| !retracted && row.promoted_at.is_some()) else { return Ok(()) };
+    let (id, there) = (&row.id, &latest.snapshot_id);
+    let problem = if there == id {
+        format!("{id} is listed, and `latest` points at it already")
+    } else if !decision.back && latest.sequence > row.sequence.unsigned_abs() {
+        format!(
+            "{id} is listed already, and `latest` stays at {there}, which is newer; --back (\"back\": true) moves it backwards"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(BadParams::Idle { workflow: PUBLISH, problem })
 }

@@ -1,4 +1,5 @@
-//! Steps of `retract`: the catalog and a notice beside the snapshot say why; `latest` goes to the newest that is left.
+//! Steps of `retract`: the catalog and a notice beside the snapshot say why; `latest` goes to the newest that is left,
+//! and `status.json` names that one.
 
 use bytes::Bytes;
 use engine::{Ctx, Level, StepError};
@@ -7,10 +8,9 @@ use serde_json::json;
 use snapshot::key::{Key, SnapshotPath};
 
 use super::Decision;
-use crate::decisions;
-use crate::pointer;
 use crate::services::Services;
 use crate::step_error::classify;
+use crate::{decisions, pointer, status};
 
 /// The snapshot that was withdrawn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,5 +42,6 @@ pub(super) async fn repoint(ctx: Ctx<Services>, withdrawn: Withdrawn) -> Result<
     for (id, why) in left.passed_over {
         ctx.event(Level::Warn, "retract.passed_over", json!({ "snapshot": id, "what": why })).await?;
     }
+    status::write(ctx.services(), &withdrawn.network).await;
     Ok(Repointed { latest: left.latest })
 }

@@ -12,10 +12,10 @@ use super::drill::Drilled;
 use super::plan::Plan;
 use super::publish::put_signed;
 use crate::newest::Reference;
-use crate::pointer::Move;
+use crate::pointer::{Move, Signed};
 use crate::services::Services;
 use crate::step_error::classify;
-use crate::{catalog, pointer, status};
+use crate::{catalog, dirty, pointer, status};
 
 /// What the run achieved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,7 +30,8 @@ pub(super) async fn run(ctx: Ctx<Services>, drilled: Drilled) -> Result<Promoted
     let plan: Plan = ctx.output("plan").await?;
     let services = ctx.services();
     let snapshot = Reference { network: plan.network.clone(), id: plan.id.clone(), manifest_sha256: drilled.manifest_sha256 };
-    let manifest = pointer::complete(services, &snapshot).await?;
+    let signed = if services.signing.is_some() { Signed::Objects } else { Signed::Not };
+    let manifest = pointer::complete(services, &snapshot, signed).await?;
     let mut pointer = manifest.pointer(snapshot.manifest_sha256, services.signing.is_some());
     pointer.drill = Some(drilled.drill);
     put_signed(services, &plan, Key::Pointer(plan.path()), Bytes::from(pointer.to_bytes())).await?;
@@ -42,6 +43,7 @@ pub(super) async fn run(ctx: Ctx<Services>, drilled: Drilled) -> Result<Promoted
         pointer::leave(services, &plan.network, &plan.id).await?;
         return Err(withdrawn);
     }
+    dirty::clear(&services.control, &plan.network, plan.sequence).await.map_err(classify)?;
     status::write(services, &plan.network).await;
     Ok(Promoted { network: plan.network, id: plan.id, block_height: pointer.block_height, url: pointer.url })
 }

@@ -42,17 +42,18 @@ pub(super) async fn run(ctx: Ctx<Services>, proved: Proved) -> Result<Published,
     if plan.archive == Archive::Stored {
         upload::complete(&ctx, &plan, &spliced).await?;
     }
-    let line = format!("{}  {}\n", proved.checksum.sha256, plan.path().archive_name());
-    signing::publish_keys(services, &services.store).await?;
-    put_signed(services, &plan, Key::Checksum(plan.path()), Bytes::from(line)).await?;
     let manifest = manifest(&plan, spliced, &proved);
+    signing::publish_keys(services, &services.store).await?;
+    let line = plan.path().checksum_line(&manifest.checksum);
+    put_signed(services, &plan, Key::Checksum(plan.path()), Bytes::from(line)).await?;
     refuse_outlived(services, &plan, &manifest).await?;
     let bytes = Bytes::from(manifest.to_bytes());
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
     put_signed(services, &plan, Key::Manifest(plan.path()), bytes).await?;
     catalog::mark_published(&services.control, &manifest, &manifest_sha256).await.map_err(classify)?;
     let cut = plan.ranges.iter().map(|range| range.heights).filter(|heights| !plan.reused.contains(heights));
-    dirty::clear(&services.control, &plan.network, cut.collect(), plan.created_at).await.map_err(classify)?;
+    let me = (plan.network.as_str(), plan.sequence);
+    dirty::recut(&services.control, me, cut.collect(), plan.created_at).await.map_err(classify)?;
     Ok(Published { manifest_sha256 })
 }
 
