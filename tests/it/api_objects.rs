@@ -6,7 +6,7 @@ use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 use tokio::process::Command;
 
-use crate::support::{ServiceProcess, Site, run, site_with_chain};
+use crate::support::{ServiceProcess, Site, database, run, site_with_chain};
 
 async fn published() -> (Site, ServiceProcess, Manifest) {
     let site = site_with_chain(1_000).await.with_embedded_bucket();
@@ -51,6 +51,20 @@ async fn curl_follows_latest_to_the_dated_object_and_sha256sum_agrees() {
     let half = manifest.size_bytes / 2;
     sh(format!("head -c {half} {archive} > part && curl -sSf -C - -o part {url}/mainnet/{id}/{archive} && cmp part {archive}"))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_restores_from_the_service_hears_that_a_snapshot_was_taken_back() {
+    let (site, service, manifest) = published().await;
+    let notice = format!("/{}", Key::Retracted(manifest.path()));
+    assert_eq!(service.get(&notice).await.status(), 404);
+    service.complete("retract", &serde_json::json!({ "id": manifest.snapshot_id, "reason": "block 7 lacks an event" })).await;
+    let said = service.json(&notice).await;
+    assert_eq!((&said["reason"], &said["id"]), (&"block 7 lacks an event".into(), &manifest.snapshot_id.clone().into()));
+    let target = database().await;
+    let mut command = site.client("restore", &service.url, target.url());
+    command.args(["--network", "mainnet", "--id", &manifest.snapshot_id]);
+    run(&mut command).await.error_with(6, &["taken back", "block 7 lacks an event"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

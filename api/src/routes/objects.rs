@@ -56,9 +56,10 @@ async fn file(
 /// Everything of one snapshot that anybody may read.
 fn public_keys(path: SnapshotPath) -> Vec<Key> {
     let [checksum, manifest] = [Key::Checksum(path.clone()), Key::Manifest(path.clone())];
-    let plain = [Key::Archive(path.clone()), checksum, manifest, Key::Pointer(path.clone()), Key::Drill(path)];
+    let plain = [Key::Archive(path.clone()), checksum, manifest, Key::Pointer(path.clone()), Key::Drill(path.clone())];
     let signatures = plain[1..].iter().map(Key::signature).collect::<Vec<_>>();
-    plain.into_iter().chain(signatures).collect()
+    // Not signed: whoever could forge it could keep readers away anyhow.
+    plain.into_iter().chain(signatures).chain([Key::Retracted(path)]).collect()
 }
 
 async fn public_key(
