@@ -207,6 +207,48 @@ async fn at_night_an_older_snapshot_is_restored_again_and_one_that_rotted_raises
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_drill_found_stands_until_a_full_one_proves_the_snapshot() {
+    let (site, drills) = (growing_site(300, 299).await.with_embedded_bucket(), home());
+    let pool = site.database.pool().await;
+    let lent = database().await;
+    let [mode, dir] = [("SNAPSHOTS_DRILL", "sample"), ("SNAPSHOTS_DRILL_DIR", drills.text())];
+    let service = site.serve_with(&[mode, dir, ("SNAPSHOTS_DRILL_DATABASE_URL", lent.url())]).await;
+    let (manifest, _) = cut(&service, &pool, json!({})).await;
+    let (id, proved) = (manifest.snapshot_id.as_str(), record(&site, &manifest));
+    assert_eq!(pointer(&site).drill.unwrap().age_seconds, Some(proved.age_seconds), "how old the proved data was");
+
+    // A sample does not look at the archive.
+    let archive = site.objects().join(Key::Archive(manifest.path()).to_string());
+    let good = std::fs::read(&archive).unwrap();
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 1;
+    std::fs::write(&archive, bad).unwrap();
+    for mode in ["full", "sample", "sample"] {
+        let run = service.begin("restore_drill", &json!({ "id": id, "mode": mode })).await;
+        let ended = service.ended(&run).await;
+        assert!(ended["state"] == "failed" && ended["error"].as_str().unwrap().contains("sha256sum"), "{mode}: {ended:#}");
+        let shown = service.json("/mainnet/status.json").await;
+        assert_eq!((&shown["state"], &shown["drill"]["last"]["mode"]), (&json!("failed-audit"), &json!(mode)), "{shown:#}");
+        assert!(shown["drill"]["problem"].as_str().unwrap().contains("sha256sum"), "{shown:#}");
+    }
+    let last = record(&site, &manifest);
+    assert!(!last.proved && last.paths.iter().all(|path| path.proved), "{last:#?}");
+    assert_eq!(last.standing.unwrap().mode, Mode::Full);
+    service.complete("retract", &json!({ "id": id, "reason": "a test" })).await;
+    let sent = service.begin("publish", &json!({ "id": id, "reason": "a sample passed" })).await;
+    let refused = service.ended(&sent).await;
+    assert!(refused["error"].as_str().unwrap().contains("full"), "{refused:#}");
+
+    std::fs::write(&archive, good).unwrap();
+    service.complete("restore_drill", &json!({ "id": id, "mode": "full" })).await;
+    assert!(record(&site, &manifest).proved && record(&site, &manifest).standing.is_none());
+    service.complete("publish", &json!({ "id": id, "reason": "the archive is whole again" })).await;
+    assert_eq!(service.json("/mainnet/status.json").await["state"], "fresh");
+    service.complete("restore_drill", &json!({ "id": id, "mode": "sample" })).await;
+    assert!(record(&site, &manifest).proved);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_could_not_prove_its_snapshots_does_not_start_unless_told_so() {
     let site = site_with_chain(1_000).await;
     let serve = |mode: &'static str| {

@@ -68,11 +68,14 @@ pub struct Record {
     pub manifest_sha256: String,
     /// How much was restored.
     pub mode: Mode,
-    /// Whether every path that was walked ended as it should.
+    /// Whether every path that was walked ended as it should, and nothing stands against the snapshot.
     pub proved: bool,
     /// What did not hold, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What an earlier drill found and this one, a sample that passed, could not have: it stands until a full drill passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Disproof>,
     /// When the drill began.
     pub begun_at: String,
     /// When it ended.
@@ -95,6 +98,17 @@ pub struct Record {
     pub program: String,
     /// The paths that were walked.
     pub paths: Vec<Path>,
+}
+
+/// A drill that disproved a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disproof {
+    /// When it ended.
+    pub at: String,
+    /// How much it had restored.
+    pub mode: Mode,
+    /// What did not hold.
+    pub problem: String,
 }
 
 /// One path from what is published to a database, and its proof.
@@ -192,12 +206,32 @@ impl Record {
         Some(path.rto_seconds.ceil() as u64)
     }
 
+    /// This record, in view of what the drill before it found. A sample sees a part, so one that passes does not clear what another
+    /// drill of the same manifest has found: only a full one does.
+    #[must_use]
+    pub fn after(mut self, before: Option<&Self>) -> Self {
+        let same = |before: &&Self| !before.proved && before.manifest_sha256 == self.manifest_sha256;
+        let Some(before) = before.filter(same).filter(|_| self.proved && self.mode != Mode::Full) else { return self };
+        let found =
+            || Disproof { at: before.ended_at.clone(), mode: before.mode, problem: before.problem.clone().unwrap_or_default() };
+        let standing = before.standing.clone().unwrap_or_else(found);
+        let (mode, at) = (standing.mode.as_str(), &standing.at);
+        self.proved = false;
+        self.problem = Some(format!(
+            "this sample found nothing wrong, but a {mode} drill at {at} did, and only a full drill can clear that: {}",
+            standing.problem
+        ));
+        self.standing = Some(standing);
+        self
+    }
+
     /// What a pointer says of it.
     #[must_use]
     pub fn summary(&self) -> Summary {
         Summary {
             mode: self.mode,
             at: Some(self.ended_at.clone()),
+            age_seconds: Some(self.age_seconds),
             stock_rto_seconds: self.rto_seconds(Way::Stock),
             own_rto_seconds: self.rto_seconds(Way::Own),
         }
@@ -212,6 +246,9 @@ pub struct Summary {
     /// When it was proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// Age of the snapshot at that moment, seconds: how old the data is that a restore would bring back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
     /// Seconds from the first byte to a database, by stock tools; rounded up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stock_rto_seconds: Option<u64>,
@@ -224,7 +261,7 @@ impl Summary {
     /// No drill was made.
     #[must_use]
     pub fn off() -> Self {
-        Self { mode: Mode::Off, at: None, stock_rto_seconds: None, own_rto_seconds: None }
+        Self { mode: Mode::Off, at: None, age_seconds: None, stock_rto_seconds: None, own_rto_seconds: None }
     }
 }
 
@@ -288,9 +325,10 @@ mod tests {
             mode,
             proved: true,
             problem: None,
+            standing: None,
             begun_at: String::new(),
             ended_at: "2026-02-05T02:10:00Z".into(),
-            age_seconds: 0,
+            age_seconds: 600,
             from: String::new(),
             chunks: 1,
             chunks_of: 1,
@@ -307,8 +345,28 @@ mod tests {
         let full = record(Mode::Full);
         assert_eq!(full.paths[0].rto_seconds, 1.3);
         assert_eq!((full.rto_seconds(Way::Own), full.rto_seconds(Way::Stock)), (Some(2), None));
-        assert_eq!(record(Mode::Sample).summary().own_rto_seconds, None);
+        let summary = record(Mode::Sample).summary();
+        assert_eq!((summary.own_rto_seconds, summary.age_seconds), (None, Some(600)), "but the age of what it proved");
         assert_eq!(serde_json::from_slice::<Record>(&full.to_bytes()).unwrap(), full);
+    }
+
+    #[test]
+    fn a_sample_that_passes_does_not_clear_what_another_drill_found_and_a_full_one_does() {
+        let passed = |mode| record(mode);
+        let mut failed = record(Mode::Full);
+        (failed.proved, failed.problem) = (false, Some("row 7 differs".into()));
+        assert!(passed(Mode::Sample).after(None).proved && passed(Mode::Sample).after(Some(&passed(Mode::Sample))).proved);
+        let sampled = passed(Mode::Sample).after(Some(&failed));
+        let found = sampled.standing.clone().unwrap();
+        assert_eq!((sampled.proved, found.mode, found.problem.as_str()), (false, Mode::Full, "row 7 differs"));
+        assert!(sampled.problem.as_ref().unwrap().ends_with("row 7 differs"));
+        let again = passed(Mode::Sample).after(Some(&sampled));
+        assert_eq!(again, sampled, "however often, and told once");
+        let full = passed(Mode::Full).after(Some(&again));
+        assert!(full.proved && full.problem.is_none() && full.standing.is_none());
+        let another = Record { manifest_sha256: "b".into(), ..passed(Mode::Sample) };
+        assert!(another.after(Some(&failed)).proved, "of another manifest");
+        assert_eq!(failed.clone().after(Some(&sampled)), failed, "what a drill found itself stands for itself");
     }
 
     #[test]

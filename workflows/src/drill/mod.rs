@@ -2,7 +2,8 @@
 //! came out, and records the outcome beside the snapshot.
 //!
 //! Two workflows have such a step: `snapshot`, before it promotes, and `restore_drill`. Invariants: a snapshot that was not proved
-//! never passes; a drill that was killed leaves nothing that the next one does not take away; what it found out is said once.
+//! never passes; a drill that was killed leaves nothing that the next one does not take away; what it found out is said once;
+//! and a disproof stands until a full drill proves the snapshot.
 
 mod outcome;
 mod own;
@@ -53,7 +54,7 @@ struct Held {
 /// [`StepError::Fail`] where it is not what its manifest says; [`StepError::Retry`] where nobody could find out.
 pub(crate) async fn prove(ctx: &Ctx<Services>, snapshot: &Reference, mode: Mode) -> Result<Record, StepError> {
     let found = match find_out(ctx, snapshot, mode).await {
-        Ok(record) => outcome::tell(ctx, &record).await.map(|()| record),
+        Ok(record) => outcome::tell(ctx, record).await,
         Err(error) => Err(error),
     };
     if let Err(error) = &found
@@ -145,6 +146,7 @@ fn recorded(snapshot: &Reference, public: &place::Published, mode: Mode, held: &
         mode,
         proved: !held.paths.is_empty() && held.paths.iter().all(|path| path.proved),
         problem: (!failed.is_empty()).then(|| failed.join("; ")),
+        standing: None,
         begun_at: stamp(held.begun_at.unwrap_or(now)),
         ended_at: stamp(now),
         age_seconds: created.map_or(0, |created| (now - created).num_seconds().max(0).unsigned_abs()),

@@ -6,11 +6,18 @@ use snapshot::drill::Record;
 use sqlx::types::Json;
 use sqlx::{PgExecutor, PgPool};
 
-/// Keeps the record of the last drill of a snapshot.
-pub(super) async fn keep(db: impl PgExecutor<'_>, record: &Record) -> sqlx::Result<()> {
+/// Keeps the record of a drill, in view of the one before it, and returns what is kept.
+pub(super) async fn keep(db: &PgPool, record: Record) -> sqlx::Result<Record> {
+    let mut tx = db.begin().await?;
+    // Two drills of one snapshot may end at the same moment: neither may lose what the other found.
+    let sql = "select drill from snapshots.snapshot where network = $1 and id = $2 for update";
+    let found: Option<Option<Json<Record>>> =
+        sqlx::query_scalar(sql).bind(&record.network).bind(&record.snapshot_id).fetch_optional(&mut *tx).await?;
+    let record = record.after(found.flatten().as_deref());
     let sql = "update snapshots.snapshot set drill = $3, drilled_at = now() where network = $1 and id = $2";
-    sqlx::query(sql).bind(&record.network).bind(&record.snapshot_id).bind(Json(record)).execute(db).await?;
-    Ok(())
+    sqlx::query(sql).bind(&record.network).bind(&record.snapshot_id).bind(Json(&record)).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(record)
 }
 
 /// A snapshot whose last drill proved it.
