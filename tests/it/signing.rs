@@ -141,3 +141,28 @@ async fn keys_may_have_a_password_and_a_readable_secret_is_not_used() {
 fn readable(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o640)).unwrap();
 }
+
+#[test]
+fn a_secret_that_a_killed_rotation_left_goes_when_the_keys_are_used_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyring = Keyring::new(dir.path(), Password::default());
+    let old = keyring.generate().unwrap()[0].id.clone();
+    let secret = dir.path().join(format!("{old}.key"));
+    let kept = std::fs::read(&secret).unwrap();
+    keyring.rotate().unwrap();
+    let uses: [(&str, &dyn Fn()); 3] = [
+        ("show", &|| drop(keyring.published().unwrap())),
+        ("sign", &|| drop(keyring.sign(&Key::LatestOfAll, 1, b"text").unwrap())),
+        ("rotate", &|| drop(keyring.rotate().unwrap())),
+    ];
+    for (name, used) in uses {
+        // As where it was killed between the roles and the removal.
+        std::fs::write(&secret, &kept).unwrap();
+        used();
+        assert!(!secret.exists(), "{name} left a retired secret");
+    }
+    let secrets = std::fs::read_dir(dir.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "key"));
+    assert_eq!(secrets.count(), 2, "the active one and the next");
+}

@@ -1,7 +1,8 @@
 //! The publisher's keys: one that signs, one that will, and the public halves of those that did.
 //!
 //! A directory with `<id>.key` (0600; stock `minisign -S -s` takes it), `<id>.pub`, and `keyring.json`, which says which is which and is
-//! replaced by rename: a crash at any moment leaves either the old roles or the new ones. Both live keys are published, so a reader
+//! replaced by rename: a crash at any moment leaves either the old roles or the new ones, and whoever uses the keys next removes the
+//! secret half that a killed rotation has left. Both live keys are published, so a reader
 //! who pinned both goes on believing after a rotation and has until the one after it to learn the new one.
 
 use std::fs::{OpenOptions, Permissions};
@@ -178,17 +179,14 @@ impl Keyring {
     /// [`KeyringError`]; after [`KeyringError::NotDestroyed`] the keys are rotated, after any other the roles are as they were.
     pub fn rotate(&self) -> Result<Vec<PublishedKey>, KeyringError> {
         let old = self.roles()?;
+        self.destroy_retired(&old)?;
         // A key that cannot be opened must not begin to sign.
         self.open(&old.next)?;
         let mut retired = old.retired;
         retired.push(old.active.clone());
-        self.write_roles(&Roles { active: old.next, next: self.make_key()?, retired })?;
-        let secret = self.dir.join(format!("{}.key", old.active));
-        match std::fs::remove_file(&secret) {
-            // Its owner has moved it away.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            destroyed => destroyed.map_err(|source| KeyringError::NotDestroyed { path: secret, source })?,
-        }
+        let new = Roles { active: old.next, next: self.make_key()?, retired };
+        self.write_roles(&new)?;
+        self.destroy_retired(&new)?;
         self.published()
     }
 
@@ -197,7 +195,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub fn published(&self) -> Result<Vec<PublishedKey>, KeyringError> {
-        let roles = self.roles()?;
+        let roles = self.settled_roles()?;
         let live = [(roles.active, KeyState::Active), (roles.next, KeyState::Next)];
         let retired = roles.retired.into_iter().rev().map(|id| (id, KeyState::Retired));
         live.into_iter().chain(retired).map(|(id, state)| self.public(id, state)).collect()
@@ -222,7 +220,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`].
     pub fn sign(&self, key: &Key, sequence: u64, bytes: &[u8]) -> Result<Vec<u8>, KeyringError> {
-        let active = self.roles()?.active;
+        let active = self.settled_roles()?.active;
         let secret = self.open(&active)?;
         let comment = comment_of(&key.to_string(), sequence);
         let untrusted = format!("signature of {key} by key {active}");
@@ -244,6 +242,28 @@ impl Keyring {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(KeyringError::None { dir: self.dir.clone() }),
             Err(source) => Err(KeyringError::File { path, source }),
         }
+    }
+
+    /// The roles, once what a rotation that was killed has left is taken away. That it cannot be is no reason not to sign.
+    fn settled_roles(&self) -> Result<Roles, KeyringError> {
+        let roles = self.roles()?;
+        if let Err(error) = self.destroy_retired(&roles) {
+            tracing::warn!(%error, "a retired secret key is still there");
+        }
+        Ok(roles)
+    }
+
+    /// Removes the secret halves of retired keys. A rotation may have been killed before it came to that.
+    fn destroy_retired(&self, roles: &Roles) -> Result<(), KeyringError> {
+        for id in &roles.retired {
+            let path = self.dir.join(format!("{id}.key"));
+            match std::fs::remove_file(&path) {
+                // Nearly always: it is gone, or its owner has moved it away.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                destroyed => destroyed.map_err(|source| KeyringError::NotDestroyed { path, source })?,
+            }
+        }
+        Ok(())
     }
 
     fn write_roles(&self, roles: &Roles) -> Result<(), KeyringError> {
