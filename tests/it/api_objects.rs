@@ -6,7 +6,7 @@ use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 use tokio::process::Command;
 
-use crate::support::{ServiceProcess, Site, database, run, site_with_chain};
+use crate::support::{ServiceProcess, Site, cut, database, grow, growing_site, run, site_with_chain};
 
 async fn published() -> (Site, ServiceProcess, Manifest) {
     let site = site_with_chain(1_000).await.with_embedded_bucket();
@@ -51,6 +51,47 @@ async fn curl_follows_latest_to_the_dated_object_and_sha256sum_agrees() {
     let half = manifest.size_bytes / 2;
     sh(format!("head -c {half} {archive} > part && curl -sSf -C - -o part {url}/mainnet/{id}/{archive} && cmp part {archive}"))
         .await;
+}
+
+/// The commands of the README that download an archive.
+fn commands_of_the_readme() -> Vec<String> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let block = readme.split("## Restore one").nth(1).unwrap().split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let lines: Vec<String> = block.lines().map(str::to_owned).collect();
+    assert!(lines.len() == 5 && lines[0].starts_with("ARCHIVE=") && lines[4].starts_with("pg_restore"), "{lines:?}");
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_as_the_readme_types_it_survives_that_latest_moves_at_any_moment() {
+    let site = growing_site(400, 249).await.with_embedded_bucket();
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, _) = cut(&service, &pool, serde_json::json!({})).await;
+    let user = tempfile::tempdir().unwrap();
+    let script = async |script: &str, archive: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", script]).current_dir(user.path());
+        let ran = run(command.env("SNAPSHOTS", &service.url).env("ARCHIVE", archive)).await;
+        assert_eq!(ran.code, Some(0), "{script}: {}{}", ran.stdout, ran.stderr);
+        ran.stdout
+    };
+    let lines = commands_of_the_readme();
+    let archive = script(&format!("{}\necho -n $ARCHIVE", lines[0]), "").await;
+    assert_eq!(archive, first.url);
+    grow(&pool, 299).await;
+    cut(&service, &pool, serde_json::json!({})).await;
+    // Half of it came, then the line broke, and `latest` moved once more.
+    let half = first.size_bytes / 2;
+    script(&format!("{} -r 0-{half}", lines[1].split('#').next().unwrap().trim()), &archive).await;
+    grow(&pool, 399).await;
+    let (third, _) = cut(&service, &pool, serde_json::json!({})).await;
+    assert_ne!(third.checksum, first.checksum);
+    script(&format!("{} -C -", lines[1].split('#').next().unwrap().trim()), &archive).await;
+    for line in &lines[2..4] {
+        script(line, &archive).await;
+    }
+    assert!(user.path().join("snapshot/toc.dat").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,6 +101,10 @@ async fn with_a_bucket_of_ones_own_the_first_archive_of_a_week_is_stored_and_the
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let moved = client.get(format!("{}/{}", service.url, Key::Archive(first.path()))).send().await.unwrap();
     assert_eq!((moved.status(), moved.headers()["location"].to_str().unwrap()), (StatusCode::FOUND, first.url.as_str()));
+    let sums = Key::Checksum(second.path());
+    let moved = client.get(format!("{}/{sums}", service.url)).send().await.unwrap();
+    let there = format!("https://snapshots.example/{sums}");
+    assert_eq!(moved.headers()["location"].to_str().unwrap(), there, "beside the archive that is made here");
 
     // A new week begins: its first archive is stored again.
     let pool = site.database.pool().await;

@@ -36,7 +36,8 @@ async fn archive(State(state): State<ApiState>, Path(network): Path<String>) -> 
     Ok((StatusCode::FOUND, [(header::LOCATION, location), (header::CACHE_CONTROL, "no-store".into())]).into_response())
 }
 
-/// `sha256sum -c` looks for the local file name, which is `latest.tar.zst` after `curl -LO`.
+/// `sha256sum -c` looks for the local file name, which is `latest.tar.zst` after `curl -LO`. `latest` may have moved since
+/// that request: whoever wants both to be of one snapshot asks [`archive`] for the address once, as the README does.
 async fn checksum(State(state): State<ApiState>, Path(network): Path<String>) -> Result<Response, Problem> {
     let pointer = pointer_of(&state, &network).await?;
     let digest = pointer.checksum.strip_prefix("sha256:").unwrap_or(&pointer.checksum);
