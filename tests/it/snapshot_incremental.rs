@@ -1,11 +1,16 @@
 //! The next snapshot reads and stores what is new or changed, and is complete all the same.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 use snapshot::chunk::Chunk;
 use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 
-use crate::support::{Site, changed, counted, cut, equals_source, grow, growing_site, names, repair, until_counted};
+use crate::support::{
+    FaultProxy, Site, changed, counted, cut, cut_unpromoted, equals_source, grow, growing_site, names, repair, until_counted,
+};
 
 /// The content of a snapshot without what tells it from another of the same rows.
 fn content(manifest: &Manifest) -> (Vec<Chunk>, Value, String) {
@@ -113,4 +118,63 @@ async fn a_database_where_nothing_was_written_is_not_looked_through() {
     let (second, reuse) = cut(&service, &pool, json!({})).await;
     assert_eq!(reuse["decidedBy"], json!("write counters"), "{reuse}");
     equals_source(&pool, &second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_snapshot_that_was_never_promoted_has_cut_is_not_read_again() {
+    let site = growing_site(6_500, 5_499).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    cut(&service, &pool, json!({})).await;
+    grow(&pool, 6_499).await;
+    let unpromoted = cut_unpromoted(&service, &pool).await;
+    let (third, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!((&reuse["base"], &reuse["reused"], &reuse["ranges"]), (&json!(unpromoted), &json!(3), &json!(3)), "{reuse}");
+    equals_source(&pool, &third).await;
+
+    let disproved = cut_unpromoted(&service, &pool).await;
+    let sql = "update snapshots.snapshot set drill = '{\"proved\": false}' where id = $1";
+    sqlx::query(sql).bind(&disproved).execute(&pool).await.unwrap();
+    let (_, reuse) = cut(&service, &pool, json!({})).await;
+    assert_eq!(reuse, Value::Null, "nothing is taken over from, or from before, one that does not restore");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_again_and_found_unchanged_is_not_sent_again() {
+    let site = growing_site(1_500, 1_499).await;
+    let pool = site.database.pool().await;
+    let sent = Arc::new(Mutex::new(BTreeSet::new()));
+    let noted = Arc::clone(&sent);
+    let bucket = FaultProxy::start(site.bucket.endpoint(), move |asked| {
+        if asked.method == "PUT" {
+            noted.lock().unwrap().insert(asked.path.clone());
+        }
+        None
+    })
+    .await;
+    let service = site.serve_with(&[("S3_ENDPOINT", &bucket.url)]).await;
+    let (first, _) = cut(&service, &pool, json!({})).await;
+    let was_sent = |chunk: &&Chunk| {
+        let key = Key::Chunk(chunk.sha256.clone()).to_string();
+        sent.lock().unwrap().iter().any(|path| path.ends_with(&key))
+    };
+    let ranges =
+        |manifest: &Manifest| manifest.chunks.iter().filter(|chunk| chunk.heights.is_some()).cloned().collect::<Vec<_>>();
+    assert!(ranges(&first).iter().all(|chunk| was_sent(&chunk)));
+
+    sent.lock().unwrap().clear();
+    let gone = "delete from public.events where id = (select id from public.events where block_height = 700 limit 1)";
+    repair(&pool, "n_tup_del", &[gone]).await;
+    let (second, _) = cut(&service, &pool, json!({ "full": true })).await;
+    let again = ranges(&second);
+    let again: Vec<String> = again.iter().filter(was_sent).map(Chunk::file_name).collect();
+    assert_eq!(again, ["events-0000000000-0000000999.dat"], "only what changed");
+    equals_source(&pool, &second).await;
+
+    // One that is missing is sent, of course.
+    sent.lock().unwrap().clear();
+    let lost = ranges(&second).pop().unwrap();
+    std::fs::remove_file(object(&site, &lost)).unwrap();
+    cut(&service, &pool, json!({})).await;
+    assert!(was_sent(&&lost) && object(&site, &lost).is_file());
 }

@@ -303,14 +303,28 @@ pub async fn add_part(db: impl PgExecutor<'_>, key: &str, upload_id: &str, part:
     Ok(())
 }
 
-/// Highest sequence number of a network that was ever published, also if it was taken back since.
+/// The newest snapshot of a network that was ever published.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct NewestPublished {
+    /// Its id.
+    pub id: String,
+    /// Its number.
+    pub sequence: i64,
+    /// sha256 (hex) of its manifest.
+    pub manifest_sha256: String,
+    /// Whether it is still published, and no restore drill disproved it.
+    pub stands: bool,
+}
+
+/// The newest snapshot of a network that was ever published, also if it was never promoted, or taken back since.
 ///
 /// # Errors
 /// The database's.
-pub async fn newest_published(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Option<u64>> {
-    let sql = "select max(sequence) from snapshots.snapshot where network = $1 and published_at is not null";
-    let newest: Option<i64> = sqlx::query_scalar(sql).bind(network).fetch_one(db).await?;
-    Ok(newest.map(i64::unsigned_abs))
+pub async fn newest_published(db: impl PgExecutor<'_>, network: &str) -> sqlx::Result<Option<NewestPublished>> {
+    let sql = "select id, sequence, coalesce(manifest_sha256, '') as manifest_sha256,
+                      state = 'published' and coalesce((drill ->> 'proved')::bool, true) as stands
+               from snapshots.snapshot where network = $1 and published_at is not null order by sequence desc limit 1";
+    sqlx::query_as(sql).bind(network).fetch_optional(db).await
 }
 
 /// Forgets an upload that was aborted; one that was begun for the key since stays.

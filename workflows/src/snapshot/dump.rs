@@ -62,7 +62,12 @@ async fn dump_range(ctx: &Ctx<Services>, conn: &mut PgConnection, plan: &Plan, r
         if ctx.stopping() {
             return Err(StepError::Yield);
         }
-        let target = Target { store: &ctx.services().store, shape: shape(plan, table.name)?, sealed: range.sealed };
+        let target = Target {
+            store: &ctx.services().store,
+            shape: shape(plan, table.name)?,
+            sealed: range.sealed,
+            likely_stored: plan.recut.contains(&range.heights),
+        };
         let chunks = cut_table(conn, target, &plan.parts(table.name, range.heights), &mut inspection).await.map_err(classify)?;
         for chunk in &chunks {
             Phase::Read.count(chunk.raw_bytes);
@@ -96,7 +101,7 @@ async fn finished(ctx: &Ctx<Services>, conn: &mut PgConnection, plan: &Plan, hei
 async fn dump_small_tables(ctx: &Ctx<Services>, conn: &mut PgConnection, plan: &Plan) -> Result<Dumped, StepError> {
     let mut chunks = Vec::new();
     for shape in plan.shapes.iter().filter(|shape| shape.height.is_none()) {
-        let target = Target { store: &ctx.services().store, shape, sealed: false };
+        let target = Target { store: &ctx.services().store, shape, sealed: false, likely_stored: false };
         let query = match shape.name.as_str() {
             "index_progress" => progress_query(shape, plan),
             _ => select_all(shape),

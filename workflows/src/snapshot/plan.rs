@@ -54,6 +54,9 @@ pub struct Plan {
     pub base: Option<Reference>,
     /// Those of the ranges that are unchanged since.
     pub reused: Vec<Heights>,
+    /// Those of the others that it has too: much of what is cut there is in the bucket.
+    #[serde(default)]
+    pub recut: Vec<Heights>,
     /// How tables of the other ranges were split before.
     pub splits: Vec<Split>,
     /// Version of the server.
@@ -103,10 +106,7 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
     let facts = height::find(&mut tx, services.settings.confirmations).await.map_err(classify)?;
     let written = writes::read(&mut tx).await.map_err(classify)?;
     let latest = newest::pointer(services, &network).await?;
-    let published = catalog::newest_published(&services.control, &network).await.map_err(classify)?;
-    // Behind a newer one that was taken back or never promoted, `latest` may hold rows that this one had found changed.
-    let current = latest.as_ref().filter(|latest| published.is_none_or(|published| published <= latest.sequence));
-    let base = Base::load(&ctx, current.map(Reference::of)).await?;
+    let base = Base::load(&ctx, reuse::base(services, &network, latest.as_ref()).await?).await?;
     let ranges = grid::ranges(facts.first, facts.height);
     let now = reuse::Now { network: &network, shapes: &shapes, ranges: &ranges, writes: written.as_ref() };
     let reused = match &base {
@@ -133,6 +133,7 @@ pub(super) async fn run(ctx: Ctx<Services>, params: Params) -> Result<Plan, Step
         confirmations: services.settings.confirmations,
         archive_base_url: services.settings.archive_base_url(archive).to_owned(),
         archive,
+        recut: base.as_ref().map(|base| base.recut(&ranges, &reused)).unwrap_or_default(),
         splits: base.as_ref().map(|base| base.splits(&ranges, &reused)).unwrap_or_default(),
         base: base.map(Base::into_reference).filter(|_| !reused.is_empty()),
         ranges,

@@ -16,7 +16,7 @@ use snapshot::columns::{CHAIN_TABLES, TableShape};
 use snapshot::fingerprint::{self, rows_of};
 use snapshot::grid::GridRange;
 use snapshot::key::Key;
-use snapshot::manifest::{Manifest, RangeRecord};
+use snapshot::manifest::{Manifest, Pointer, RangeRecord};
 use snapshot::store::Store;
 use snapshot::writes::{self, Writes};
 use sqlx::PgConnection;
@@ -56,10 +56,24 @@ pub(super) struct Now<'a> {
     pub(super) writes: Option<&'a Writes>,
 }
 
+/// The snapshot whose unchanged ranges may be taken over: the one that `latest` names, or a newer one that was never promoted, as
+/// where drills could not be made for some nights. Behind one that was taken back or disproved there is none: an older snapshot may hold
+/// rows that it had found changed.
+pub(super) async fn base(services: &Services, network: &str, latest: Option<&Pointer>) -> Result<Option<Reference>, StepError> {
+    let newest = catalog::newest_published(&services.control, network).await.map_err(classify)?;
+    let newer = newest.filter(|newest| latest.is_none_or(|latest| newest.sequence.unsigned_abs() > latest.sequence));
+    Ok(match newer {
+        None => latest.map(Reference::of),
+        Some(newer) => {
+            newer.stands.then(|| Reference { network: network.to_owned(), id: newer.id, manifest_sha256: newer.manifest_sha256 })
+        }
+    })
+}
+
 impl Base {
-    /// The snapshot that `latest` names. One that cannot be read is no reason to fail: everything is cut anew then.
-    pub(super) async fn load(ctx: &Ctx<Services>, latest: Option<Reference>) -> Result<Option<Self>, StepError> {
-        let Some(reference) = latest else { return Ok(None) };
+    /// One that cannot be read is no reason to fail: everything is cut anew then.
+    pub(super) async fn load(ctx: &Ctx<Services>, reference: Option<Reference>) -> Result<Option<Self>, StepError> {
+        let Some(reference) = reference else { return Ok(None) };
         let found = reference.find(ctx.services()).await?;
         if found.is_none() {
             let data =
@@ -73,10 +87,15 @@ impl Base {
         self.reference
     }
 
+    /// Those of the ranges that are cut again.
+    pub(super) fn recut(&self, ranges: &[GridRange], reused: &[Heights]) -> Vec<Heights> {
+        let cut = ranges.iter().map(|range| range.heights).filter(|heights| !reused.contains(heights));
+        cut.filter(|heights| self.manifest.ranges.iter().any(|record| record.heights == *heights)).collect()
+    }
+
     /// How tables of the ranges that are cut again were split.
     pub(super) fn splits(&self, ranges: &[GridRange], reused: &[Heights]) -> Vec<Split> {
-        let cut = ranges.iter().map(|range| range.heights).filter(|heights| !reused.contains(heights));
-        let known = cut.filter(|heights| self.manifest.ranges.iter().any(|record| record.heights == *heights));
+        let known = self.recut(ranges, reused).into_iter();
         let pairs = known.flat_map(|range| CHAIN_TABLES.iter().map(move |table| (range, table.name)));
         let split = pairs.map(|(range, table)| {
             let parts = self.manifest.chunks_in(range).filter(|chunk| chunk.table == table).filter_map(|chunk| chunk.heights);

@@ -92,6 +92,8 @@ pub struct Target<'a> {
     pub shape: &'a TableShape,
     /// Marks the chunks as final.
     pub sealed: bool,
+    /// Whether most of the chunks are likely to be stored: each is looked for before its body is sent.
+    pub likely_stored: bool,
 }
 
 /// Cuts the rows of one table in each of `parts`, lowest first, into one chunk, or more where one would be too large, and stores
@@ -144,8 +146,12 @@ async fn store_chunk(target: Target<'_>, heights: Option<Heights>, body: Body) -
     let table = target.shape.name.clone();
     let key = Key::Chunk(body.sha256.clone());
     let bytes = body.compressed.len() as u64;
-    let put = target.store.put_new(&key, body.compressed).await;
-    put.map_err(|source| CutError::Store { table: table.clone(), source })?;
+    let failed = |source| CutError::Store { table: table.clone(), source };
+    // Of another size it is damaged, and the answer to the condition says no more than that it is there.
+    let there = target.likely_stored && target.store.head(&key).await.map_err(failed)?.is_some_and(|meta| meta.bytes == bytes);
+    if !there {
+        target.store.put_new(&key, body.compressed).await.map_err(failed)?;
+    }
     Ok(Chunk {
         table,
         heights,
