@@ -70,6 +70,7 @@ mod snapshot_bad_bucket;
 mod snapshot_bad_input;
 mod snapshot_crash;
 mod snapshot_decisions;
+mod snapshot_diff;
 mod snapshot_drill;
 mod snapshot_drill_kill;
 mod snapshot_genuine;

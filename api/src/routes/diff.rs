@@ -1,10 +1,12 @@
 //! `GET /snapshots/{id}/diff?from={other}`: what differs between two published snapshots.
 
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use snapshot::diff::{self, Diff};
+use snapshot::key::Key;
 use snapshot::manifest::Manifest;
 
 use super::snapshots::{published, stored_manifest};
@@ -33,7 +35,22 @@ async fn show(
             format!("{} is of {} and {} of {}: compare snapshots of one network", query.from, from.network, id, to.network);
         return Err(Problem::bad_request("VALIDATION_ERROR", detail));
     }
-    Ok(Json(diff::between(&from, &to)))
+    let schema_changed = from.schema.content_sha256 != to.schema.content_sha256 && schemas_differ(&state, &from, &to).await?;
+    Ok(Json(diff::between(&from, &to, schema_changed)))
+}
+
+async fn schemas_differ(state: &ApiState, from: &Manifest, to: &Manifest) -> Result<bool, Problem> {
+    let (before, after) = (schema(state, from).await?, schema(state, to).await?);
+    let differ = diff::schemas_differ((&from.schema, &before), (&to.schema, &after));
+    differ.map_err(|error| Problem::unavailable("a published object cannot be read", &error))
+}
+
+async fn schema(state: &ApiState, manifest: &Manifest) -> Result<Bytes, Problem> {
+    let key = Key::Chunk(manifest.schema.sha256.clone());
+    let gone =
+        || Problem::not_found("NOT_FOUND", format!("{key}, the schema of {}, is gone from the bucket", manifest.snapshot_id));
+    let (bytes, _) = state.services.store.get(&key).await?.ok_or_else(gone)?;
+    Ok(bytes)
 }
 
 async fn manifest(state: &ApiState, id: &str, network: Option<&str>) -> Result<Manifest, Problem> {

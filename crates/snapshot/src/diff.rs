@@ -1,4 +1,4 @@
-//! What differs between two snapshots, from their manifests alone.
+//! What differs between two snapshots, from their manifests and schema objects.
 //!
 //! Chunks are compared by the digest of their rows: a chunk that was only compressed again does not differ. Since boundaries
 //! of sealed ranges never move, what differs is what was written in between, and the tail.
@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::chunk::{Chunk, Heights};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SchemaObject};
+use crate::toc::{self, Section, TocError};
 
 /// The way from one snapshot to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,8 +69,36 @@ pub struct TableDiff {
     pub bytes_added: u64,
 }
 
-/// Compares two snapshots.
-pub fn between(from: &Manifest, to: &Manifest) -> Diff {
+/// A schema object that cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// It is not zstd, or longer than its manifest says.
+    #[error("the schema object cannot be decompressed")]
+    Compressed(#[from] std::io::Error),
+    /// It is no `toc.dat`.
+    #[error("the schema object cannot be read")]
+    Toc(#[from] TocError),
+}
+
+/// Whether two schema objects define different things. They name the chunks of their snapshots as well, and those do not count.
+///
+/// # Errors
+/// [`SchemaError`].
+pub fn schemas_differ(from: (&SchemaObject, &[u8]), to: (&SchemaObject, &[u8])) -> Result<bool, SchemaError> {
+    Ok(definitions(from)? != definitions(to)?)
+}
+
+/// What an entry of a schema is and says.
+type Definition = [Option<String>; 4];
+
+fn definitions((object, compressed): (&SchemaObject, &[u8])) -> Result<Vec<Definition>, SchemaError> {
+    let toc = zstd::bulk::decompress(compressed, usize::try_from(object.raw_bytes).unwrap_or(usize::MAX))?;
+    let entries = toc::read(&toc)?.entries.into_iter().filter(|entry| entry.section != Section::Data);
+    Ok(entries.map(|entry| [entry.desc, entry.namespace, entry.tag, entry.definition]).collect())
+}
+
+/// Compares two snapshots; whether their schemas differ is the caller's to say, since manifests do not.
+pub fn between(from: &Manifest, to: &Manifest, schema_changed: bool) -> Diff {
     let (before, after) = (contents(from), contents(to));
     let added: Vec<&Chunk> = after.iter().filter(|(key, _)| !before.contains_key(*key)).map(|(_, chunk)| *chunk).collect();
     let removed: Vec<&Chunk> = before.iter().filter(|(key, _)| !after.contains_key(*key)).map(|(_, chunk)| *chunk).collect();
@@ -84,7 +113,7 @@ pub fn between(from: &Manifest, to: &Manifest) -> Diff {
         chunks_removed: removed.len() as u64,
         chunks_same: (after.len() - added.len()) as u64,
         bytes_added: added.iter().map(|chunk| chunk.bytes).sum(),
-        schema_changed: from.schema.content_sha256 != to.schema.content_sha256,
+        schema_changed,
     }
 }
 
