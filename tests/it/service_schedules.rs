@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use engine::{Catalog, Client, Overlap, RunState, Schedule, ScheduleChange};
+use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{ServiceProcess, Site, run, site, site_with_chain, wait_until};
+use crate::support::{ServiceProcess, Site, home, run, site, site_with_chain, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -119,5 +120,26 @@ async fn a_setting_changes_or_stops_a_default_and_an_operators_change_outlives_b
 
     for bad in ["nightly=off", "nightly-snapshot=0 2 * * mon-x", "nightly-snapshot"] {
         run(site.command().args(["serve", "--json", "--schedule", bad])).await.error(2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_looks_after_snapshots_runs_by_itself_at_its_time_and_over_its_part_of_them() {
+    let (site, drills) = (site_with_chain(100).await, home());
+    let mut command = site.command();
+    command.env_remove("SNAPSHOTS_NO_SCHEDULES").args(["serve", "--json", "--listen", "127.0.0.1:0"]);
+    command.env("SNAPSHOTS_DRILL", "sample").env("SNAPSHOTS_DRILL_DIR", drills.text()).stdout(std::process::Stdio::piped());
+    let service = ServiceProcess::start(command).await;
+    let listed = service.json("/schedules").await;
+    let rows = listed["data"].as_array().unwrap();
+    for (name, workflow, cron, params) in [
+        ("nightly-scrub", "scrub", "0 4 * * 1-6", json!({ "percent": 2 })),
+        ("weekly-scrub", "scrub", "0 4 * * 0", json!({ "percent": 100 })),
+        ("daily-prune", "prune", "0 5 * * *", json!({})),
+        ("nightly-drill", "restore_drill", "0 7 * * *", json!({})),
+    ] {
+        let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("there is no {name}: {listed:#}"));
+        assert_eq!((&row["workflow"], &row["cron"], &row["params"]), (&json!(workflow), &json!(cron), &params), "{row:#}");
+        assert!(row["timezone"] == "UTC" && row["pausedAt"].is_null(), "{row:#}");
     }
 }

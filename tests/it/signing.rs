@@ -9,7 +9,7 @@ use snapshot::manifest::{Manifest, Pointer};
 use snapshot::sign::{KeyState, Keyring, KeyringError, Password};
 use tokio::process::Command;
 
-use crate::support::{Site, bare_command, pg_bin, run, site_with_chain};
+use crate::support::{ServiceProcess, Site, bare_command, pg_bin, run, site_with_chain};
 
 fn object(site: &Site, key: &str) -> Vec<u8> {
     std::fs::read(site.objects().join(key)).unwrap()
@@ -165,4 +165,30 @@ fn a_secret_that_a_killed_rotation_left_goes_when_the_keys_are_used_next() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "key"));
     assert_eq!(secrets.count(), 2, "the active one and the next");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_key_stands_in_the_log_of_a_service_or_among_its_arguments() {
+    let site = site_with_chain(1_000).await;
+    let keyring = site.keyring();
+    let mut secrets: Vec<String> = keyring.published().unwrap().iter().map(|key| secret_of(&keyring, &key.id)).collect();
+    secrets.push(site.bucket.config().secret_key.clone());
+    let log = site.dir.path().join("log");
+    let mut command = site.command();
+    command.args(["serve", "--json", "--listen", "127.0.0.1:0"]).env("RUST_LOG", "trace");
+    command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap());
+    let service = ServiceProcess::start(command).await;
+    service.cut().await;
+    run(site.command().args(["signing-key", "rotate", "--json"])).await.result();
+    let keys = keyring.published().unwrap();
+    let live = keys.iter().filter(|key| key.state != KeyState::Retired);
+    secrets.extend(live.map(|key| secret_of(&keyring, &key.id)));
+    service.cut().await;
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", service.child.id().unwrap())).unwrap();
+    service.kill().await;
+    let texts = [std::fs::read_to_string(&log).unwrap(), String::from_utf8(arguments).unwrap()];
+    assert!(texts[0].contains("TRACE") && texts[1].contains("serve"), "nothing was looked at");
+    for secret in secrets {
+        assert!(secret.len() > 8 && texts.iter().all(|text| !text.contains(&secret)), "a secret key left its file");
+    }
 }

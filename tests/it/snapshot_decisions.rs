@@ -1,6 +1,7 @@
 //! What people decide about snapshots: taking back, publishing again; and that `latest` never goes where something is missing.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use snapshot::key::Key;
 use snapshot::manifest::Pointers;
 
@@ -136,6 +137,39 @@ async fn nobody_is_sent_to_a_snapshot_whose_schema_checksum_or_signature_readers
     }
     command(&site, &service, &["publish", one, "--reason", "back", "--back"]).await.result();
     assert_eq!(latest(&site, &service).await.as_deref(), Some(one));
+}
+
+/// Puts another text into an object.
+fn rewrite(site: &Site, key: &Key, (from, to): (&str, &str)) -> Vec<u8> {
+    let path = site.objects().join(key.to_string());
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{key} has no {from}");
+    let bytes = text.replace(from, to).into_bytes();
+    std::fs::write(&path, &bytes).unwrap();
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_to_a_manifest_that_says_it_is_another_networks() {
+    let site = growing_site(100, 99).await;
+    let pool = site.database.pool().await;
+    let service = site.serve().await;
+    let (first, _) = cut(&service, &pool, json!({})).await;
+    let (second, _) = cut(&service, &pool, json!({})).await;
+    let (one, two) = (first.snapshot_id.as_str(), second.snapshot_id.as_str());
+    // As where somebody copied it here from a bucket of another network: everything else fits.
+    let network = ("\"network\": \"mainnet\"", "\"network\": \"testnet\"");
+    let before = hex::encode(Sha256::digest(first.to_bytes()));
+    let after = hex::encode(Sha256::digest(rewrite(&site, &Key::Manifest(first.path()), network)));
+    rewrite(&site, &Key::Pointer(first.path()), (&before, &after));
+    let sql = "update snapshots.snapshot set manifest_sha256 = $1 where id = $2 and manifest_sha256 = $3";
+    let changed = sqlx::query(sql).bind(&after).bind(one).bind(&before).execute(&pool).await.unwrap();
+    assert_eq!(changed.rows_affected(), 1);
+    let refused = command(&site, &service, &["publish", one, "--reason", "back", "--back"]).await;
+    refused.error_with(1, &[&format!("the manifest of mainnet/{one} says that it is testnet/{one}")]);
+    assert_eq!(latest(&site, &service).await.as_deref(), Some(two));
+    command(&site, &service, &["retract", two, "--reason", "bad"]).await.result();
+    assert_eq!(latest(&site, &service).await, None, "nor is it what is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,10 +3,19 @@
 use serde_json::{Value, json};
 use snapshot::key::Key;
 
-use crate::support::{ServiceProcess, cut, growing_site, repair, site};
+use crate::support::{ServiceProcess, Site, cut, growing_site, repair, site};
 
 async fn state(service: &ServiceProcess) -> Value {
     service.json("/status").await["snapshots"][0].clone()
+}
+
+/// A run that fails on the bucket before it looks at the chain.
+async fn fail_before_the_gate(site: &Site, service: &ServiceProcess) {
+    let pointer = site.objects().join(Key::Latest("mainnet".into()).to_string());
+    let good = std::fs::read(&pointer).unwrap();
+    std::fs::write(&pointer, "the bucket is ill").unwrap();
+    service.cut_refused().await;
+    std::fs::write(&pointer, good).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,11 +74,7 @@ async fn the_state_of_the_snapshots_is_the_worst_that_holds() {
     assert_eq!(service.ended(&cancelled).await["state"], "cancelled");
     assert_eq!(state(&service).await["state"], "failed-audit", "nor does one that was cancelled");
     assert_eq!(service.post("/queues/io/resume").await.status(), 200);
-    let pointer = site.objects().join(Key::Latest("mainnet".into()).to_string());
-    let good = std::fs::read(&pointer).unwrap();
-    std::fs::write(&pointer, "the bucket is ill").unwrap();
-    service.cut_refused().await;
-    std::fs::write(&pointer, good).unwrap();
+    fail_before_the_gate(&site, &service).await;
     assert_eq!(state(&service).await["state"], "failed-audit", "nor does one that failed before it looked at the chain");
     repair(&pool, "n_tup_upd", &["update public.blocks set canonical = true where height between 100 and 102"]).await;
     cut(&service, &pool, json!({})).await;
