@@ -97,7 +97,7 @@ impl Classify for LoadError {
             Self::Fetch(error) => error.is_unreachable(),
             Self::Database { source, .. } | Self::Verify(source) => source.is_retryable(),
             Self::Busy | Self::Panicked => true,
-            Self::Refused(_) | Self::Selection(_) | Self::Toc(_) | Self::Chunk { .. } | Self::NotUpdatable(_) => false,
+            Self::Refused(_) | Self::Selection(_) | Self::Schema(_) | Self::Chunk { .. } | Self::NotUpdatable(_) => false,
         }
     }
 }
@@ -106,7 +106,7 @@ impl Classify for LoadError {
 pub(crate) fn is_damage(error: &LoadError) -> bool {
     match error {
         LoadError::Fetch(fetch) => fetch.is_damage(),
-        LoadError::Toc(_) | LoadError::Chunk { .. } => true,
+        LoadError::Schema(_) | LoadError::Chunk { .. } => true,
         _ => false,
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::chunk::{Chunk, Heights};
 use crate::manifest::{Manifest, SchemaObject};
-use crate::toc::{self, Section, TocError};
+use crate::schema_object::SchemaObjectError;
 
 /// The way from one snapshot to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,32 +69,16 @@ pub struct TableDiff {
     pub bytes_added: u64,
 }
 
-/// A schema object that cannot be compared.
-#[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
-    /// It is not zstd, or longer than its manifest says.
-    #[error("the schema object cannot be decompressed")]
-    Compressed(#[from] std::io::Error),
-    /// It is no `toc.dat`.
-    #[error("the schema object cannot be read")]
-    Toc(#[from] TocError),
-}
-
 /// Whether two schema objects define different things. They name the chunks of their snapshots as well, and those do not count.
 ///
 /// # Errors
-/// [`SchemaError`].
-pub fn schemas_differ(from: (&SchemaObject, &[u8]), to: (&SchemaObject, &[u8])) -> Result<bool, SchemaError> {
-    Ok(definitions(from)? != definitions(to)?)
-}
-
-/// What an entry of a schema is and says.
-type Definition = [Option<String>; 4];
-
-fn definitions((object, compressed): (&SchemaObject, &[u8])) -> Result<Vec<Definition>, SchemaError> {
-    let toc = zstd::bulk::decompress(compressed, usize::try_from(object.raw_bytes).unwrap_or(usize::MAX))?;
-    let entries = toc::read(&toc)?.entries.into_iter().filter(|entry| entry.section != Section::Data);
-    Ok(entries.map(|entry| [entry.desc, entry.namespace, entry.tag, entry.definition]).collect())
+/// [`SchemaObjectError`].
+pub fn schemas_differ(from: (&SchemaObject, &[u8]), to: (&SchemaObject, &[u8])) -> Result<bool, SchemaObjectError> {
+    let says = |(schema, object): (&SchemaObject, &[u8])| -> Result<Vec<_>, SchemaObjectError> {
+        let all = schema.definitions(object)?.into_iter();
+        Ok(all.map(|entry| [entry.desc, entry.namespace, entry.tag, entry.definition]).collect())
+    };
+    Ok(says(from)? != says(to)?)
 }
 
 /// Compares two snapshots; whether their schemas differ is the caller's to say, since manifests do not.

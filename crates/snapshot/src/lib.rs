@@ -22,6 +22,7 @@ pub mod manifest;
 pub mod masking;
 pub mod recompress;
 pub mod schema;
+pub mod schema_object;
 pub mod sign;
 pub mod stock;
 pub mod store;

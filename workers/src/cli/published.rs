@@ -209,7 +209,7 @@ pub(crate) fn not_loaded(error: LoadError) -> anyhow::Error {
         LoadError::Selection(_) => (Exit::Usage, "`--dry-run` shows what the snapshot holds"),
         LoadError::Busy => (Exit::Conflict, "it goes on by itself"),
         LoadError::Fetch(fetch) => of_fetch(fetch),
-        LoadError::Chunk { .. } | LoadError::Toc(_) => {
+        LoadError::Chunk { .. } | LoadError::Schema(_) => {
             (Exit::Diverged, "nothing of it was kept; tell the publisher, or try another --id")
         }
         // The database's own errors have codes and hints of their own.

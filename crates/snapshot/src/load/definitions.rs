@@ -2,15 +2,14 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool};
 
 use super::indexes::{Index, memory};
 use super::{Job, LoadError, Refusal, ledger};
 use crate::columns::quote;
-use crate::fetch::{FetchError, Source};
-use crate::manifest::{Manifest, SchemaObject};
-use crate::toc::{self, Section, TocEntry};
+use crate::fetch::Source;
+use crate::manifest::Manifest;
+use crate::toc::{Section, TocEntry};
 
 /// The schema that needs no name before its tables.
 const PUBLIC: &str = "public";
@@ -29,11 +28,8 @@ impl Definitions {
     /// Fetches the schema of a snapshot.
     pub(super) async fn fetch(source: &Source, manifest: &Manifest) -> Result<Self, LoadError> {
         let object = schema_object(source, manifest).await?;
-        let entries = entries(&object, &manifest.schema)?;
-        let (post, before): (Vec<_>, Vec<_>) = entries
-            .into_iter()
-            .filter(|entry| entry.section != Section::Data)
-            .partition(|entry| entry.section == Section::PostData);
+        let definitions = manifest.schema.definitions(&object)?;
+        let (post, before): (Vec<_>, Vec<_>) = definitions.into_iter().partition(|entry| entry.section == Section::PostData);
         let (indexes, rest): (Vec<_>, Vec<_>) = post.into_iter().partition(|e| e.is("INDEX") || e.is("CONSTRAINT"));
         // No key of a table that has partitions can be made of an index that is there.
         let whole = !before.iter().any(|entry| entry.definition.as_deref().unwrap_or_default().contains("\nPARTITION BY "));
@@ -123,22 +119,6 @@ pub(super) fn kind_and_name(entry: &TocEntry) -> String {
 /// Fetches a schema object, whose digest is its name.
 pub(super) async fn schema_object(source: &Source, manifest: &Manifest) -> Result<Bytes, LoadError> {
     Ok(source.small_chunk(&manifest.object(&manifest.schema.sha256)).await?)
-}
-
-/// What a schema object holds, checked against what the manifest says of its content.
-pub(super) fn entries(object: &[u8], expected: &SchemaObject) -> Result<Vec<TocEntry>, LoadError> {
-    let damaged = |found: String| FetchError::Damaged {
-        key: "the schema of the snapshot".into(),
-        expected: expected.content_sha256.clone(),
-        found,
-    };
-    let limit = usize::try_from(expected.raw_bytes).unwrap_or(usize::MAX);
-    let text = zstd::bulk::decompress(object, limit).map_err(|error| damaged(error.to_string()))?;
-    let found = hex::encode(Sha256::digest(&text));
-    if found != expected.content_sha256 {
-        return Err(damaged(found).into());
-    }
-    Ok(toc::read(&text)?.entries)
 }
 
 /// Frozen rows are visible to all, so both sides of a foreign key are read in order out of their indexes. The planner takes a hash

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::fetch::FetchError;
-use crate::toc::TocError;
+use crate::schema_object::SchemaObjectError;
 
 /// A reason not to begin. Nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -104,9 +104,9 @@ pub enum LoadError {
     /// A published object cannot be had.
     #[error("cannot get an object of the snapshot")]
     Fetch(#[from] FetchError),
-    /// The schema object is not a table of contents.
-    #[error("the schema of the snapshot cannot be read")]
-    Toc(#[from] TocError),
+    /// The schema object is damaged, or no table of contents.
+    #[error(transparent)]
+    Schema(#[from] SchemaObjectError),
     /// A chunk does not hold what the manifest says.
     #[error("chunk {chunk} is not what the manifest says: {found}")]
     Chunk {

@@ -4,12 +4,11 @@
 
 use bytes::Bytes;
 
-use super::definitions::{entries, kind_and_name, schema_object};
+use super::definitions::{kind_and_name, schema_object};
 use super::ledger::Held;
 use super::{Job, LoadError, ledger};
 use crate::fetch::FetchError;
-use crate::manifest::Manifest;
-use crate::toc::{Section, TocEntry};
+use crate::toc::TocEntry;
 
 /// The schema that a database is brought to.
 pub(super) struct Gained {
@@ -23,7 +22,7 @@ impl Gained {
     pub(super) async fn since(job: &Job<'_>, held: &Held) -> Result<Self, LoadError> {
         let new = &job.opened.manifest;
         let object = schema_object(job.source, new).await?;
-        let wanted = definitions(&object, new)?;
+        let wanted = new.schema.definitions(&object)?;
         let there = there(job, held).await?;
         let defined_otherwise = |entry: &&TocEntry| {
             let same = wanted.iter().find(|other| identity(other) == identity(entry));
@@ -53,21 +52,15 @@ const ANEW: &str = "restore it into an empty database";
 
 async fn there(job: &Job<'_>, held: &Held) -> Result<Vec<TocEntry>, LoadError> {
     if let Some(object) = ledger::schema(job.pool).await.map_err(LoadError::at("read what the database was made from"))? {
-        return definitions(&object, &held.manifest);
+        return Ok(held.manifest.schema.definitions(&object)?);
     }
     match schema_object(job.source, &held.manifest).await {
         Err(LoadError::Fetch(FetchError::Missing { .. })) => {
             let path = held.manifest.path();
             Err(LoadError::NotUpdatable(format!("the schema of {path} is not published any more; {ANEW}")))
         }
-        object => definitions(&object?, &held.manifest),
+        object => Ok(held.manifest.schema.definitions(&object?)?),
     }
-}
-
-/// Rows have entries too, one for each chunk.
-fn definitions(object: &[u8], manifest: &Manifest) -> Result<Vec<TocEntry>, LoadError> {
-    let all = entries(object, &manifest.schema)?;
-    Ok(all.into_iter().filter(|entry| entry.section != Section::Data).collect())
 }
 
 fn identity(entry: &TocEntry) -> (Option<&str>, Option<&str>, Option<&str>) {

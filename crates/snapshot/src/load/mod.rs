@@ -225,7 +225,7 @@ pub async fn restore(
 /// Returns the extensions that the server cannot make.
 ///
 /// # Errors
-/// [`LoadError::Fetch`], [`LoadError::Toc`]: the first object that is missing, of another size, or cannot be asked for.
+/// [`LoadError::Fetch`], [`LoadError::Schema`]: the first object that is missing, of another size, or cannot be asked for.
 pub async fn look_for_objects(
     pool: &PgPool,
     source: &Source,
