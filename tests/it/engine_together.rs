@@ -158,6 +158,7 @@ async fn a_worker_that_drains_claims_none_and_takes_no_doorbell_away() {
     let claimant = bench.claimant(&id, Duration::from_secs(60));
     assert!(statements::claim_many(&bench.pool, Queue::Control, 5, &claimant).await.unwrap().is_empty());
     let bells = "select count(*) from apalis.jobs";
-    assert_eq!(sqlx::query_scalar::<_, i64>(bells).fetch_one(&bench.pool).await.unwrap(), 1);
+    // The worker may have fetched the first one before it heard of the drain; then a second is rung for others.
+    assert!(sqlx::query_scalar::<_, i64>(bells).fetch_one(&bench.pool).await.unwrap() >= 1);
     worker.stop().await;
 }
