@@ -15,10 +15,15 @@ async fn holders(pool: &PgPool) -> Vec<(String, String, Option<chrono::DateTime<
     sqlx::query_as("select source, holder, at from snapshots.figures order by source").fetch_all(pool).await.unwrap()
 }
 
-/// The id of a process in the ledger.
+/// The id of a process in the ledger, where it stands a moment after it listens.
 async fn worker_of(pool: &PgPool, service: &ServiceProcess) -> String {
-    let sql = "select id from snapshots.worker where pid = $1";
-    sqlx::query_scalar(sql).bind(service.child.id().unwrap().cast_signed()).fetch_one(pool).await.unwrap()
+    let pid = service.child.id().unwrap().cast_signed();
+    let id = async || -> Option<String> {
+        let sql = "select id from snapshots.worker where pid = $1";
+        sqlx::query_scalar(sql).bind(pid).fetch_optional(pool).await.unwrap()
+    };
+    wait_until(PATIENCE, "the process is registered", async || id().await.is_some()).await;
+    id().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
