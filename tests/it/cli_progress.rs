@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::support::{Site, bare_command, database, run, site_with_chain, wait_until};
+use crate::support::{bare_command, database, published, run, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -49,17 +49,9 @@ async fn a_bar_is_drawn_on_a_terminal_and_stdout_has_the_result_alone() {
     assert!(told.contains(" …") && !told.contains('\x1b'), "without a terminal there are lines: {told:?}");
 }
 
-async fn published(blocks: u64) -> Site {
-    let site = site_with_chain(blocks).await;
-    let service = site.serve().await;
-    service.cut().await;
-    service.terminate().await;
-    site
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_shows_on_a_terminal_how_fast_rows_come_and_how_long_the_rest_takes() {
-    let site = published(2_500).await;
+    let (site, _) = published(2_500).await;
     let target = database().await;
     // As a person would type it.
     let mut command = bare_command(&["restore", "--jobs", "1", "--from", &site.published()]);
@@ -84,7 +76,7 @@ fn is_time(text: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_tells_programs_how_fast_rows_come_and_how_long_the_rest_takes() {
-    let site = published(3_000).await;
+    let (site, _) = published(3_000).await;
     let target = database().await;
     let pool = target.pool().await;
     let mut command = site.client("restore", &site.published(), target.url());

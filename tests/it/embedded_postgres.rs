@@ -63,6 +63,11 @@ async fn the_server_runs_unprivileged_on_a_private_socket_in_utf8() {
         ("select current_setting('server_encoding')", "UTF8"),
         ("select current_setting('fsync')", "on"),
         ("select current_database()::text", "secondlayer"),
+        // Where the server was built with it, its WAL is compressed the cheap way.
+        (
+            "select (setting = case when 'lz4' = any(enumvals) then 'lz4' else 'pglz' end)::text from pg_settings where name = 'wal_compression'",
+            "true",
+        ),
     ] {
         assert_eq!(scalar(server.url(), sql).await, expected, "{sql}");
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::process::Command;
 
-use crate::support::{Site, bare_command, cut, database, grow, growing_site, run, site_with_chain, wait_until};
+use crate::support::{Site, bare_command, cut, database, grow, growing_site, published, run, site_with_chain, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -89,10 +89,7 @@ async fn a_place_that_does_not_answer_ends_every_command_that_reads_it_with_9() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_is_verified_with_credentials_as_it_is_from_its_address() {
-    let site = site_with_chain(600).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(600).await;
     let verify = async |args: &[&str]| {
         let mut command = site.client_of_bucket("verify", site.bucket.endpoint(), site.database.url());
         run(command.args(args)).await

@@ -8,18 +8,9 @@ use snapshot::verify::{self, Subject};
 use sqlx::PgPool;
 use workers::embedded::postgres::{Durability, EmbeddedPostgres, PostgresOptions};
 
-use crate::support::{Site, database, run, site_with_chain, wait_until};
+use crate::support::{database, published, run, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A published snapshot of a site whose service has ended.
-async fn published(blocks: u64) -> (Site, snapshot::manifest::Manifest) {
-    let site = site_with_chain(blocks).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
-    (site, manifest)
-}
 
 async fn yes(pool: &PgPool, sql: &'static str) -> bool {
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
@@ -31,17 +22,32 @@ async fn loaded(pool: &PgPool, table: &str) -> Vec<(i64, String)> {
     sqlx::query_as(sql).bind(table).fetch_all(pool).await.unwrap()
 }
 
+/// Stops whoever makes the table transactions until the lock 7 is free; events is there by then, and has no rows.
+const STOP_AT_TRANSACTIONS: &str = "
+    create schema hold;
+    create function hold.wait() returns event_trigger language plpgsql as $$ begin
+        if exists (select from pg_event_trigger_ddl_commands() where object_identity = 'public.transactions') then
+            perform pg_advisory_xact_lock(7);
+        end if;
+    end $$;
+    create event trigger hold on ddl_command_end when tag in ('CREATE TABLE') execute function hold.wait()";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn indexes_are_built_while_the_largest_table_loads_and_a_kill_costs_only_that() {
     let (site, manifest) = published(1_500).await;
     let target = database().await;
     let pool = target.pool().await;
+    sqlx::raw_sql(STOP_AT_TRANSACTIONS).execute(&pool).await.unwrap();
+    let mut stopper = pool.begin().await.unwrap();
+    sqlx::raw_sql("select pg_advisory_xact_lock(7)").execute(&mut *stopper).await.unwrap();
     let mut command = site.client("restore", &site.published(), target.url());
     let mut first = command.args(["--jobs=2", "--fast"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until(PATIENCE, "the tables are made", async || yes(&pool, "select to_regclass('public.events') is not null").await)
-        .await;
+    let stopped = "select exists (select from pg_locks l join pg_database d on d.oid = l.database
+                   where l.locktype = 'advisory' and l.objid = 7 and not l.granted and d.datname = current_database())";
+    wait_until(PATIENCE, "the tables are being made", async || yes(&pool, stopped).await).await;
     let mut holder = pool.begin().await.unwrap();
     sqlx::raw_sql("lock table public.events in share mode").execute(&mut *holder).await.unwrap();
+    stopper.rollback().await.unwrap();
     let indexed = "select count(*) = 4 from pg_indexes where tablename = 'transactions' and schemaname = 'public'";
     let all = "select count(*) from pg_indexes where tablename = 'transactions' and schemaname = 'public'";
     let source: i64 = sqlx::query_scalar(all).fetch_one(&site.database.pool().await).await.unwrap();

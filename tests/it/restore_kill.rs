@@ -8,7 +8,7 @@ use snapshot::verify::{self, Subject};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::process::Child;
 
-use crate::support::{Site, TestDatabase, database, run, site_with_chain, wait_until};
+use crate::support::{Site, TestDatabase, database, published, run, site_with_chain, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -88,10 +88,7 @@ async fn killed_among_rows_and_among_indexes_it_goes_on_where_it_was_and_ends_wi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_an_index_and_its_key_it_only_adds_the_key() {
-    let site = site_with_chain(600).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(600).await;
     let target = database().await;
     let pool = target.pool().await;
     let mut first = start(&site, &target);
@@ -129,10 +126,7 @@ async fn killed_between_an_index_and_its_key_it_only_adds_the_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_restores_of_one_database_do_not_meet_and_ctrl_c_says_how_to_go_on() {
-    let site = site_with_chain(1_000).await;
-    let service = site.serve().await;
-    service.cut().await;
-    service.terminate().await;
+    let (site, _) = published(1_000).await;
     let target = database().await;
     let pool = target.pool().await;
     let first = start(&site, &target);

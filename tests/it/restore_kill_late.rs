@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::process::Command;
 
-use crate::support::{Hold, Site, TestDatabase, add_tenants, database, run, site_with_chain, vault, wait_until};
+use crate::support::{Hold, Site, TestDatabase, add_tenants, database, published, run, site_with_chain, vault, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,10 +58,7 @@ async fn ends_proved(site: &Site, target: &TestDatabase, killed: &Killed<'_>, de
 }
 
 async fn killed_late(flags: &[&str], how: impl AsyncFnOnce(&Killed<'_>)) {
-    let site = site_with_chain(600).await;
-    let service = site.serve().await;
-    service.cut().await;
-    service.terminate().await;
+    let (site, _) = published(600).await;
     let target = database().await;
     let command = || {
         let mut command = site.client("restore", &site.published(), target.url());

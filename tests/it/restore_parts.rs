@@ -1,13 +1,10 @@
 //! A part of a snapshot: some heights, some tables; and what can be checked afterwards.
 
-use crate::support::{database, run, site_with_chain};
+use crate::support::{database, published, run, site_with_chain};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heights_and_tables_can_be_chosen_and_the_rest_is_left_out() {
-    let site = site_with_chain(2_200).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(2_200).await;
     let source = site.database.pool().await;
     let rows = async |pool: &sqlx::PgPool| -> Vec<(String, i64)> {
         sqlx::query_as(
@@ -80,10 +77,7 @@ async fn heights_can_be_chosen_where_an_event_stands_at_another_height_than_its_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_judges_what_is_published_and_what_was_restored() {
-    let site = site_with_chain(1_000).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(1_000).await;
     let target = database().await;
     run(&mut site.client("restore", &site.published(), target.url())).await.result();
     let pool = target.pool().await;

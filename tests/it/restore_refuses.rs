@@ -3,20 +3,11 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use snapshot::key::Key;
-use snapshot::manifest::{Manifest, Pointer};
+use snapshot::manifest::Pointer;
 use snapshot::sign::{Keyring, Password};
 use sqlx::PgPool;
 
-use crate::support::{Site, TestDatabase, database, run, site_with_chain};
-
-/// A published snapshot on a site whose service is gone.
-async fn published() -> (Site, Manifest) {
-    let site = site_with_chain(1_000).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
-    (site, manifest)
-}
+use crate::support::{Site, TestDatabase, database, published, run, site_with_chain};
 
 /// Everything that is in a database but the catalog.
 async fn contents(pool: &PgPool) -> Vec<String> {
@@ -58,7 +49,7 @@ async fn while_gone(site: &Site, key: &Key, check: impl AsyncFnOnce()) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signatures_keys_and_age_are_checked_before_anything_else() {
-    let (site, manifest) = published().await;
+    let (site, manifest) = published(1_000).await;
     let path = manifest.path();
     let changed = |bytes: &mut Vec<u8>| {
         *bytes = String::from_utf8(bytes.clone()).unwrap().replace("\"sequence\": 1", "\"sequence\": 7").into()
@@ -131,7 +122,7 @@ async fn a_latest_that_goes_back_or_stands_still_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_short_and_changed_objects_are_named() {
-    let (site, manifest) = published().await;
+    let (site, manifest) = published(1_000).await;
     let chunk = manifest.chunks.iter().find(|chunk| chunk.table == "events").unwrap();
     let key = Key::Chunk(chunk.sha256.clone());
     for args in [&[][..], &["--dry-run"]] {
@@ -160,7 +151,7 @@ async fn missing_short_and_changed_objects_are_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_cannot_take_it_is_refused_with_what_would_help() {
-    let (site, mut manifest) = published().await;
+    let (site, mut manifest) = published(1_000).await;
     let target = database().await;
     let pool = target.pool().await;
     sqlx::raw_sql("create table public.blocks (height bigint); create table public.mine ()").execute(&pool).await.unwrap();
@@ -218,7 +209,7 @@ async fn a_snapshot_that_was_taken_back_is_refused_with_the_publishers_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_that_the_server_does_not_have_is_named_before_anything_is_written() {
-    let (site, mut manifest) = published().await;
+    let (site, mut manifest) = published(1_000).await;
     let object = |sha256: &str| site.objects().join(Key::Chunk(sha256.to_owned()).to_string());
     let mut schema = zstd::decode_all(std::fs::read(object(&manifest.schema.sha256)).unwrap().as_slice()).unwrap();
     // Names of one length, so that the table of contents stays what it is.

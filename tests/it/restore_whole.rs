@@ -5,7 +5,7 @@ use snapshot::manifest::Manifest;
 use snapshot::verify::{self, Subject};
 use sqlx::PgPool;
 
-use crate::support::{Asked, Fault, FaultProxy, FlakyServer, TestDatabase, database, run, site_with_chain};
+use crate::support::{Asked, Fault, FaultProxy, FlakyServer, TestDatabase, database, published, run};
 
 /// A database that belongs to a role without any other right, and its URL for that role.
 async fn owned_by_a_plain_role() -> (TestDatabase, String) {
@@ -39,10 +39,7 @@ async fn definitions(pool: &PgPool) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_restored_database_is_the_snapshot_from_an_address_a_bucket_or_a_directory_and_for_a_plain_role() {
-    let site = site_with_chain(1_200).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(1_200).await;
     let server = FlakyServer::start(site.objects()).await;
     let source = site.database.pool().await;
 
@@ -79,10 +76,7 @@ async fn the_restored_database_is_the_snapshot_from_an_address_a_bucket_or_a_dir
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flaky_server_costs_ranges_sent_again_and_never_a_restart() {
-    let site = site_with_chain(2_500).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(2_500).await;
     let server = FlakyServer::start(site.objects()).await;
     let smooth = database().await;
     run(&mut site.client("restore", &server.url, smooth.url())).await.result();
@@ -100,10 +94,7 @@ async fn a_flaky_server_costs_ranges_sent_again_and_never_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_cuts_every_connection_costs_ranges_too() {
     const CUTS: u32 = 7;
-    let site = site_with_chain(1_500).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(1_500).await;
     let large: Vec<String> = manifest.chunks.iter().filter(|chunk| chunk.bytes > 300_000).map(|c| c.sha256.clone()).collect();
     assert!(large.len() >= 2, "nothing is large enough to be cut often");
     let known = large.clone();
@@ -123,10 +114,7 @@ async fn a_bucket_that_cuts_every_connection_costs_ranges_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lengths_that_a_server_does_not_tell_are_not_missing_objects() {
-    let site = site_with_chain(600).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(600).await;
     let server = FlakyServer::start(site.objects()).await;
     server.hide_lengths();
     let target = database().await;
@@ -140,10 +128,7 @@ async fn lengths_that_a_server_does_not_tell_are_not_missing_objects() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_hides_what_is_not_there_is_restored_from_by_id_too() {
-    let site = site_with_chain(600).await;
-    let service = site.serve().await;
-    let manifest = service.cut().await;
-    service.terminate().await;
+    let (site, manifest) = published(600).await;
     let server = FlakyServer::start(site.objects()).await;
     server.hide_missing();
     for which in [&[][..], &["--network", "mainnet", "--id", &manifest.snapshot_id]] {

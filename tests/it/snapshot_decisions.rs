@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use snapshot::key::Key;
-use snapshot::manifest::Pointers;
+use snapshot::manifest::{Manifest, Pointers};
+use sqlx::PgPool;
 
 use crate::support::{Hold, Ran, ServiceProcess, Site, cut, equals_source, grow, growing_site, run};
 
@@ -34,14 +35,20 @@ fn in_status(site: &Site) -> String {
     status["snapshot"]["id"].as_str().unwrap_or_default().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_is_taken_back_and_published_again_with_a_reason() {
+/// A site whose service has published a snapshot, and another when the chain had grown.
+async fn two_snapshots() -> (Site, PgPool, ServiceProcess, Manifest, Manifest) {
     let site = growing_site(300, 249).await;
     let pool = site.database.pool().await;
     let service = site.serve().await;
     let (first, _) = cut(&service, &pool, json!({})).await;
     grow(&pool, 299).await;
     let (second, _) = cut(&service, &pool, json!({})).await;
+    (site, pool, service, first, second)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_taken_back_and_published_again_with_a_reason() {
+    let (site, pool, service, first, second) = two_snapshots().await;
     let (one, two) = (first.snapshot_id.as_str(), second.snapshot_id.as_str());
     let notice = site.objects().join(Key::Retracted(second.path()).to_string());
 
@@ -84,12 +91,7 @@ async fn a_snapshot_is_taken_back_and_published_again_with_a_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_sent_to_a_snapshot_of_which_an_object_is_missing_or_cut_short() {
-    let site = growing_site(300, 249).await;
-    let pool = site.database.pool().await;
-    let service = site.serve().await;
-    let (first, _) = cut(&service, &pool, json!({})).await;
-    grow(&pool, 299).await;
-    let (second, _) = cut(&service, &pool, json!({})).await;
+    let (site, _, service, first, second) = two_snapshots().await;
     let (one, two) = (first.snapshot_id.as_str(), second.snapshot_id.as_str());
     let lost = Key::Chunk(first.chunks.iter().find(|chunk| chunk.table == "events").unwrap().sha256.clone()).to_string();
     std::fs::remove_file(site.objects().join(&lost)).unwrap();
@@ -111,12 +113,7 @@ async fn nobody_is_sent_to_a_snapshot_of_which_an_object_is_missing_or_cut_short
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_sent_to_a_snapshot_whose_schema_checksum_or_signature_readers_would_refuse() {
-    let site = growing_site(300, 249).await;
-    let pool = site.database.pool().await;
-    let service = site.serve().await;
-    let (first, _) = cut(&service, &pool, json!({})).await;
-    grow(&pool, 299).await;
-    let (second, _) = cut(&service, &pool, json!({})).await;
+    let (site, _, service, first, second) = two_snapshots().await;
     let (one, two) = (first.snapshot_id.as_str(), second.snapshot_id.as_str());
     // The second's schema may be the same object, so what is cut short is put back each time.
     let (sums, manifest) = (Key::Checksum(first.path()), Key::Manifest(first.path()));

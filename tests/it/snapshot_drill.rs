@@ -135,6 +135,23 @@ async fn an_address_that_refuses_its_readers_is_no_verdict_on_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sample_passes_where_events_stand_at_other_heights_than_their_transactions() {
+    let (site, drills) = (growing_site(3_300, 3_299).await.with_embedded_bucket(), home());
+    let pool = site.database.pool().await;
+    // Of four ranges two are drawn, the newest among them: whatever the other is, transactions of two stay behind.
+    let mined_again = "update public.events e set tx_id = t.tx_id
+        from (select row_number() over () as n, tx_id from (select distinct on (block_height / 1000) tx_id from public.transactions where block_height < 3000) x) t,
+             (select row_number() over () as n, id from public.events where block_height > 3000 limit 3) moved
+        where e.id = moved.id and t.n = moved.n";
+    assert_eq!(sqlx::raw_sql(mined_again).execute(&pool).await.unwrap().rows_affected(), 3);
+    let service = site.serve_with(&[("SNAPSHOTS_DRILL", "sample"), ("SNAPSHOTS_DRILL_DIR", drills.text())]).await;
+    let (manifest, _) = cut(&service, &pool, json!({})).await;
+    let record = record(&site, &manifest);
+    assert!(record.proved && record.chunks < record.chunks_of, "{record:#?}");
+    assert_eq!(latest(&site), manifest.snapshot_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn at_night_an_older_snapshot_is_restored_again_and_one_that_rotted_raises_an_alarm() {
     let (site, drills) = (growing_site(300, 249).await.with_embedded_bucket(), home());
     let pool = site.database.pool().await;

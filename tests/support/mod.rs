@@ -42,7 +42,7 @@ pub(crate) use own_postgres::own_postgres;
 pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{Received, Receiver};
 pub(crate) use runbook::runbook;
-pub(crate) use service::{ServiceProcess, Site, site, site_with_chain, site_with_chain_on};
+pub(crate) use service::{ServiceProcess, Site, published, site, site_with_chain, site_with_chain_on};
 pub(crate) use small_disk::SmallDisk;
 pub(crate) use stock::extract;
 pub(crate) use tenants::{CANARIES, add_tenants};

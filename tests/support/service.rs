@@ -59,6 +59,15 @@ pub(crate) async fn site_with_chain_on(database: TestDatabase, blocks: u64) -> S
     site
 }
 
+/// A site with a snapshot of such a chain, whose service is gone.
+pub(crate) async fn published(blocks: u64) -> (Site, Manifest) {
+    let site = site_with_chain(blocks).await;
+    let service = site.serve().await;
+    let manifest = service.cut().await;
+    service.terminate().await;
+    (site, manifest)
+}
+
 impl Site {
     /// Adds flags to every service started on this site.
     pub(crate) fn with_flags(mut self, flags: &[&str]) -> Self {

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 use snapshot::chunk::Heights;
 use snapshot::fetch::{Opened, Source};
-use snapshot::load::{self, Options, Outcome, Selection, State};
+use snapshot::load::{self, Options, Outcome, Part, Selection, State};
 use snapshot::manifest::Manifest;
 use sqlx::PgPool;
 
@@ -59,8 +59,8 @@ enum CheckFirst {
 }
 
 impl CheckFirst {
-    fn applies(self, source: &Source, manifest: &Manifest) -> bool {
-        let download = || manifest.chunks.iter().map(|chunk| chunk.bytes).sum::<u64>();
+    fn applies(self, source: &Source, parts: &[Part]) -> bool {
+        let download = || parts.iter().map(|part| part.chunk.bytes).sum::<u64>();
         match self {
             Self::Auto => source.is_directory() || download() <= CHECK_FIRST_BYTES,
             Self::Always => true,
@@ -89,7 +89,7 @@ async fn restore(args: RestoreArgs, output: Output) -> anyhow::Result<()> {
     let source = args.published.source()?;
     let pool = args.target.connect(output).await?;
     let opened = open(&args, &source, &pool, output).await?;
-    let options = options(&args, &source, &opened.manifest);
+    let options = options(&args, &source, &opened.manifest)?;
     if args.dry_run {
         return dry_run(&pool, (&source, &opened), &options, output).await;
     }
@@ -115,25 +115,27 @@ async fn open(args: &RestoreArgs, source: &Source, pool: &PgPool, output: Output
     }
 }
 
-fn options(args: &RestoreArgs, source: &Source, manifest: &Manifest) -> Options {
-    Options {
-        selection: Selection { heights: args.heights, tables: args.tables.clone() },
+fn options(args: &RestoreArgs, source: &Source, manifest: &Manifest) -> anyhow::Result<Options> {
+    let selection = Selection { heights: args.heights, tables: args.tables.clone() };
+    let parts = selection.parts(manifest).map_err(not_loaded)?;
+    Ok(Options {
+        selection,
         fast: args.fast,
         // A plan asks for objects and fetches none, unless it is told to.
-        check_first: args.check_first.applies(source, manifest) && (!args.dry_run || args.check_first == CheckFirst::Always),
+        check_first: args.check_first.applies(source, &parts) && (!args.dry_run || args.check_first == CheckFirst::Always),
         vacuum: !args.skip_vacuum,
         verify: !args.skip_verify,
         deep: args.deep,
         free_disk: args.free_disk,
         ..args.target.options()
-    }
+    })
 }
 
 async fn dry_run(pool: &PgPool, (source, opened): (&Source, &Opened), options: &Options, output: Output) -> anyhow::Result<()> {
     let mut assessment = load::assess(pool, opened, options).await.map_err(not_loaded)?;
     let parts = options.selection.parts(&opened.manifest).map_err(not_loaded)?;
     let follow = Follow::new(output);
-    let objects = load::look_for_objects(pool, source, opened, options, &follow).await;
+    let objects = load::look_ahead(pool, source, opened, options, &follow).await;
     follow.finish();
     let objects = objects.map(|refusals| assessment.refusals.extend(refusals)).map_err(not_loaded);
     let problem = objects.as_ref().err().map(|error| format!("{error:#}"));

@@ -74,13 +74,13 @@ pub(super) async fn configure(
 ) -> Result<(), PostgresError> {
     let path = options.data().join(CONF);
     let io = |source| PostgresError::File { path: path.clone(), source };
-    let compression = if takes(bin, account, options, "wal_compression=lz4").await { "lz4" } else { "on" };
+    let compression = if takes(bin, account, options, "wal_compression=lz4").await { "lz4" } else { "pglz" };
     std::fs::write(&path, settings(options, socket_dir, compression)).map_err(io)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(io)?;
     account.give(&path).map_err(io)
 }
 
-/// Whether the server takes a setting that not every one was built with. It reads no file of the cluster's for that.
+/// Whether the server takes a setting that not every one was built with. Our settings of the last start play no part in that.
 async fn takes(bin: &PgBin, account: &Account, options: &PostgresOptions, setting: &str) -> bool {
     let mut command = account.command(&bin.program("postgres"));
     command.arg("-D").arg(options.data()).args(["-c", "config_file=/dev/null", "-C", "port", "-c", setting]);

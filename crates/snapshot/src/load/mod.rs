@@ -222,11 +222,11 @@ pub async fn restore(
 }
 
 /// Asks for every object that a restore would still need, without fetching more of them than the schema (with `check_first`, all).
-/// Returns the extensions that the server cannot make.
+/// Returns what the server cannot make of the schema: with [`assess`], all that [`restore`] looks at before it begins.
 ///
 /// # Errors
 /// [`LoadError::Fetch`], [`LoadError::Schema`]: the first object that is missing, of another size, or cannot be asked for.
-pub async fn look_for_objects(
+pub async fn look_ahead(
     pool: &PgPool,
     source: &Source,
     opened: &Opened,
